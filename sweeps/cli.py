@@ -1,0 +1,283 @@
+"""The command line. Exit codes: 0 done, 2 the input is wrong (one line says what), 1 something failed (and what is safe)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+app = App(name="sixnd", help="Train a grid of tiny transformers on public text and fit L(N, D) = A/N^alpha + B/D^beta + E.", help_format="markdown", print_error=False, exit_on_error=False)
+corpus_app = App(name="corpus", help="Build a corpus, or look at one.", help_format="markdown")
+app.command(corpus_app)
+
+console = Console(highlight=False, soft_wrap=True)
+Out = Annotated[Path | None, Parameter(name="--out", help="Folder of the sweep; sweeps-out/NAME by default.")]
+Corpora = Annotated[Path | None, Parameter(name="--corpora", help="Folder of built corpora; $SIXND_CORPORA or ./corpora by default.")]
+
+
+class Failed(Exception):
+    """Something failed that is not the input's fault; the message says what is safe."""
+
+
+@corpus_app.command(name="build")
+def corpus_build(spec: str = "demo", *overrides: str, corpora: Corpora = None) -> None:
+    """Build the corpus of a sweep, or say where it is if it is there already.
+
+    Example: `sixnd corpus build demo corpus.vocab_size=2048`
+
+    Parameters
+    ----------
+    spec: A sweep's TOML file, or a preset's name.
+    overrides: key=value, such as corpus.test_fraction=0.1.
+    """
+    from ..train.corpus.build import build_corpus
+    from .spec import load_sweep
+    from .tables import corpus_table
+
+    sweep = load_sweep(spec, overrides)
+    console.print(corpus_table(build_corpus(sweep.corpus, corpora, console.print), sweep.train.context))
+
+
+@corpus_app.command(name="inspect")
+def corpus_inspect(corpus: str, *, corpora: Corpora = None, context: int = 256, verify: bool = False) -> None:
+    """Show what a corpus holds and the largest D that one epoch of it allows.
+
+    Example: `sixnd corpus inspect corpora/76bdaa3b51834fac --verify`
+
+    Parameters
+    ----------
+    corpus: Its hash, or its folder.
+    context: Tokens a model sees at once.
+    verify: Read every file and check its sha256.
+    """
+    from ..train.corpus.build import open_corpus
+    from ..train.corpus.store import damaged_files
+    from .tables import corpus_table
+
+    opened = open_corpus(corpus, corpora)
+    console.print(corpus_table(opened, context))
+    if verify:
+        if damaged := list(damaged_files(opened)):
+            raise Failed(f"{opened.path}: sha256 differs from the manifest: {', '.join(damaged)}")
+        console.print("every file has the sha256 that the manifest says")
+
+
+@app.command
+def plan(spec: str, *overrides: str, out: Out = None, corpora: Corpora = None) -> None:
+    """Say what a sweep would train and how long it should take, and train nothing.
+
+    Example: `sixnd plan demo tokens='["1M","2M","4M"]'`
+
+    Parameters
+    ----------
+    spec: A TOML file, or a preset's name (demo).
+    overrides: key=value, such as train.lr=3e-3.
+    """
+    from .session import prepare
+
+    session = prepare(spec, overrides, out, corpora, console.print)
+    console.print(session.table())
+    console.print(session.forecast())
+
+
+@app.command
+def run(spec: str, *overrides: str, out: Out = None, corpora: Corpora = None, bootstrap: int = 1000) -> None:
+    """Train every run of a sweep that its ledger does not hold yet, then fit the law and write the report.
+
+    Stop it with Ctrl-C or kill it; the same command goes on. Example: `sixnd run demo train.lr=4e-3 --out sweeps-out/lr4`
+
+    Parameters
+    ----------
+    spec: A TOML file, or a preset's name (demo).
+    overrides: key=value, such as train.lr=3e-3 or seeds=[0,1,2].
+    bootstrap: Resamples for the intervals.
+    """
+    from .session import prepare, train_and_report
+
+    train_and_report(prepare(spec, overrides, out, corpora, console.print), bootstrap, console)
+
+
+@app.command
+def demo(*, out: Out = None, corpora: Corpora = None) -> None:
+    """The main job on the embedded text: 20 runs, the fitted law, the report. A few minutes on two cores.
+
+    Example: `sixnd demo`
+    """
+    run("demo", out=out, corpora=corpora)
+
+
+@app.command
+def status(folder: Path) -> None:
+    """Show the runs of a sweep: done, running (with loss and tokens/s), planned, failed.
+
+    Example: `sixnd status sweeps-out/demo`
+
+    Parameters
+    ----------
+    folder: The sweep's folder.
+    """
+    from .ledger import open_ledger
+    from .live import read_live
+    from .tables import runs_table
+
+    ledger = open_ledger(folder)
+    rows = ledger.rows()
+    ledger.close()
+    console.print(runs_table(rows, read_live(folder / "live")))
+    counts = {state: sum(row["state"] == state for row in rows) for state in ("done", "running", "planned", "diverged", "failed")}
+    console.print(f"{folder}: " + ", ".join(f"{n} {state}" for state, n in counts.items() if n))
+    for row in rows:
+        if row["error"]:
+            console.print(f"N {row['N_total']:,} D {row['D']:,}: {row['state']}: {row['error']}", markup=False)
+
+
+@app.command
+def fit(
+    table: Path,
+    *,
+    where: str | None = None,
+    delta: float = 1e-3,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    n_col: str = "N",
+    d_col: str = "D",
+    loss_col: str = "loss",
+    json_out: Annotated[str | None, Parameter(name="--json")] = None,
+) -> None:
+    """Fit L(N, D) = A/N^alpha + B/D^beta + E to a table of runs.
+
+    Example: `sixnd fit runs.csv --where "N < 1e9 and mode == 'train'" --json fit.json`
+
+    Parameters
+    ----------
+    table: .csv, .parquet, .jsonl, a sweep's folder or its ledger.
+    where: Columns compared with constants, joined by and/or; only these rows are fitted.
+    delta: Where the Huber loss of log L turns from square to linear.
+    bootstrap: Resamples for the intervals; 0 for none.
+    seed: Of the resamples.
+    n_col: Column of parameters.
+    d_col: Column of training tokens.
+    loss_col: Column of the loss in nats per token.
+    json_out: Where the fit goes as JSON; - prints it, and nothing else.
+    """
+    from ..analysis.fit import fit as fit_law
+    from ..analysis.table import read_table
+    from .results import write_json
+    from .tables import print_fit
+
+    runs = read_table(table, where=where, n_col=n_col, d_col=d_col, loss_col=loss_col)
+    fitted = fit_law(runs, delta=delta, bootstrap=bootstrap, seed=seed)
+    if json_out == "-":
+        print(json.dumps(fitted.to_json(), indent=1, allow_nan=False))
+        return
+    for line in runs.set_aside:
+        console.print(line, markup=False)
+    console.print(f"{fitted.n_runs} runs of {table}: N = {runs.n_col}, D = {runs.d_col}, loss = {runs.loss_col}", markup=False)
+    print_fit(console, fitted)
+    if json_out is not None:
+        write_json(Path(json_out), fitted.to_json())
+        console.print(f"fit: {json_out}", markup=False)
+
+
+@app.command
+def predict(
+    fit_json: Path,
+    *,
+    params: str | None = None,
+    tokens: str | None = None,
+    flops: float | None = None,
+    json_out: Annotated[bool, Parameter(name="--json")] = False,
+) -> None:
+    """Predict the loss of a model, or the best model for a budget.
+
+    Example: `sixnd predict sweeps-out/demo/fit.json --params 1M --tokens 20M` or `... --flops 1e15 --json`
+
+    Parameters
+    ----------
+    fit_json: What `sixnd fit --json` wrote.
+    params: N, with --tokens.
+    tokens: D, with --params.
+    flops: C = 6ND, for the compute-optimal N and D.
+    json_out: Print JSON.
+    """
+    from ..analysis.predict import load_fit, predict_at, predict_at_flops
+    from .spec import SpecError, parse_count
+
+    law = load_fit(fit_json)
+    if flops is not None and params is None and tokens is None:
+        answer = predict_at_flops(law, flops)
+    elif params is not None and tokens is not None and flops is None:
+        numbers = []
+        for option, text in (("--params", params), ("--tokens", tokens)):
+            try:
+                numbers.append(float(str(parse_count(text))))
+            except ValueError as error:
+                raise SpecError(f"{option}: {error}") from None
+        answer = predict_at(law, *numbers)
+    else:
+        raise SpecError("predict: give --params and --tokens, or --flops alone")
+    if json_out:
+        print(json.dumps(answer, indent=1, allow_nan=False))
+        return
+    for name, value in answer.items():
+        if name == "warnings":
+            for warning in value:
+                console.print(f"warning {warning['code']}: {warning['message']}", markup=False)
+        else:
+            console.print(f"{name:>8}: {value:.6g}" if isinstance(value, float) else f"{name:>8}: {value}", markup=False)
+
+
+@app.command
+def report(folder: Path, *, corpora: Corpora = None, bootstrap: int = 1000) -> None:
+    """Fit the law again from a sweep's ledger and write its report anew.
+
+    Example: `sixnd report sweeps-out/demo`
+
+    Parameters
+    ----------
+    folder: The sweep's folder.
+    bootstrap: Resamples for the intervals.
+    """
+    from .results import analyse
+    from .session import conclude
+
+    conclude(folder, analyse(folder, corpora, bootstrap), console)
+
+
+def main() -> None:
+    """Runs a command and turns what went wrong into one line and an exit code."""
+    from ..analysis.fit import FitError
+    from ..analysis.table import TableError
+    from ..train.corpus.spec import CorpusError
+    from .driver import Interrupted
+    from .ledger import LedgerError
+    from .spec import SpecError
+
+    started = time.perf_counter()
+    try:
+        app(sys.argv[1:])
+    except CycloptsError as error:
+        _end(2, " ".join(str(error).split()) or "see sixnd --help")
+    except (SpecError, TableError, FitError, CorpusError, LedgerError) as error:
+        _end(2, str(error))
+    except (Failed, Interrupted) as error:
+        _end(1, str(error))
+    except OSError as error:
+        _end(1, f"{error.strerror or error}: {error.filename or ''}; what is in the ledger is safe")
+    except KeyboardInterrupt:
+        _end(1, f"stopped after {time.perf_counter() - started:.0f} s; what is in the ledger is safe")
+
+
+def _end(code: int, message: str) -> None:
+    for line in message.splitlines():
+        print(f"sixnd: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Tables for the terminal: the plan before, the runs during and after, the law."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..analysis.fit import Fit
+from ..models.flops import six_n, training_flops
+from ..train.corpus.store import Corpus
+from ..train.batches import unique_tokens
+from ..train.progress import Progress
+from .driver import seconds_in_words
+from .plan import Plan
+
+
+def short(n: float) -> str:
+    """442k, 4.0M, 1.2B."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if n >= 0.9995 * size:
+            return f"{n / size:.3g}{unit}"
+    return f"{n:.0f}"
+
+
+def plan_table(plan: Plan, seconds: Mapping[str, float], finished: frozenset[str]) -> Table:
+    """One row a run: what it is, what it costs, and how long it should take on one worker."""
+    table = Table("layers x width", "N", "N no emb.", "D", "seed", "D/N", "C = 6ND", "C exact", "lr", "time", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for run in plan.runs:
+        shape = run.model
+        table.add_row(
+            f"{shape.n_layers} x {shape.d_model}",
+            short(shape.n_total),
+            short(shape.n_non_embedding),
+            short(run.tokens),
+            str(run.seed),
+            f"{run.tokens / shape.n_total:.1f}",
+            f"{six_n(shape.n_total) * run.tokens:.2e}",
+            f"{training_flops(shape).total * run.tokens:.2e}",
+            f"{run.optimizer.lr:.2g}",
+            "done" if run.key in finished else seconds_in_words(seconds[run.key]),
+        )
+    return table
+
+
+def runs_table(rows: Sequence[Mapping[str, Any]], live: Mapping[str, Progress]) -> Table:
+    """One row a run of the ledger, with what the running ones are doing now."""
+    table = Table("layers x width", "N", "D", "seed", "state", "test loss", "± SE", "bits/byte", "tok/s", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        progress = live.get(row["key"]) if row["state"] == "running" else None
+        state = f"running {progress.tokens / progress.total:.0%}" if progress else row["state"]
+        speed = progress.tokens_per_s if progress else row["tokens_per_s"]
+        table.add_row(
+            f"{row['n_layers']} x {row['d_model']}",
+            short(row["N_total"]),
+            short(row["D"]),
+            str(row["seed"]),
+            state,
+            f"(train {progress.loss:.3f})" if progress else _number(row["test_loss"], ".4f"),
+            _number(row["test_loss_se"], ".4f"),
+            _number(row["bits_per_byte"], ".4f"),
+            _number(speed, ",.0f"),
+        )
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def loss_grid(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, bool]:
+    """Mean test loss by N and D of the finished runs, and whether it falls along every row and every column."""
+    cells: dict[tuple[int, int], list[float]] = {}
+    for row in rows:
+        if row["state"] == "done":
+            cells.setdefault((row["N_total"], row["D"]), []).append(row["test_loss"])
+    means = {cell: sum(losses) / len(losses) for cell, losses in cells.items()}
+    ns, ds = sorted({n for n, _ in means}), sorted({d for _, d in means})
+    table = Table("N \\ D", *(short(d) for d in ds), box=None, pad_edge=False)
+    for n in ns:
+        table.add_row(short(n), *(_number(means.get((n, d)), ".3f") for d in ds))
+    lines = [[means[n, d] for d in ds if (n, d) in means] for n in ns]
+    lines += [[means[n, d] for n in ns if (n, d) in means] for d in ds]
+    falls = all(later < earlier for line in lines for earlier, later in zip(line, line[1:], strict=False))
+    return table, falls
+
+
+def print_fit(console: Console, fit: Fit) -> None:
+    """The law with its intervals, the frontier at a few budgets, and every warning."""
+    table = Table("", "estimate", "95 % interval", box=None, pad_edge=False)
+    for name, value in fit.params.items():
+        table.add_row(name, f"{value:.4g}", _interval(fit.ci95.get(name)))
+    table.add_row("a (N* ~ C^a)", f"{fit.frontier.a:.3f}", _interval(fit.frontier.a_ci95))
+    table.add_row("b (D* ~ C^b)", f"{fit.frontier.b:.3f}", _interval(fit.frontier.b_ci95))
+    console.print(table)
+    points = fit.frontier.budgets
+    budgets = Table("budget C", "N*", "D*", "loss", box=None, pad_edge=False)
+    for c, n, d, loss in zip(points.C, points.N, points.D, points.loss, strict=True):
+        budgets.add_row(f"{c:.2g} FLOPs", short(n), short(d), f"{loss:.3f}")
+    console.print(budgets)
+    for warning in fit.warnings:
+        console.print(f"warning {warning.code}: {warning.message}", markup=False, highlight=False)
+
+
+def _interval(bounds: tuple[float, float] | None) -> str:
+    return f"{bounds[0]:.4g} to {bounds[1]:.4g}" if bounds else "none"
+
+
+def corpus_table(corpus: Corpus, context: int) -> Table:
+    """Documents, bytes and tokens by source and side, and what one epoch allows."""
+    table = Table("source", "licence", "side", "documents", "bytes", "tokens", box=None, pad_edge=False)
+    for column in table.columns[3:]:
+        column.justify = "right"
+    entries = [(s.name, s.licence, side, getattr(s, side)) for s in corpus.manifest.sources for side in ("train", "test")]
+    entries += [("all", "", side, getattr(corpus.manifest, side)) for side in ("train", "test")]
+    for name, licence, side, count in entries:
+        table.add_row(name, licence, side, f"{count.documents:,}", f"{count.bytes:,}", f"{count.tokens:,}")
+    table.caption = (
+        f"{corpus.path}: vocabulary {corpus.vocab_size}, {corpus.manifest.bytes_per_token:.2f} bytes a token;"
+        f" one epoch allows D up to {unique_tokens(len(corpus.train), context):,} at context {context}"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def where_is(path: Path) -> str:
+    """The path as short as it can be said from here."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

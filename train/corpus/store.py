@@ -1,0 +1,236 @@
+"""Tokens on disk: uint16 shards, memory-mapped, with a manifest that says what they are.
+
+A document is stored as the end-of-text token and then its tokens, so that its first token is predicted from something.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from tokenizers import Tokenizer
+
+from .spec import CorpusError, CorpusSpec
+from .tokenizer import load_tokenizer
+
+FORMAT_VERSION = 1
+EOT_ID = 0
+DTYPE = np.dtype("<u2")
+MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Count(_Frozen):
+    """How much text: tokens include one end-of-text a document."""
+
+    documents: int
+    bytes: int
+    tokens: int
+
+
+class SourceEntry(_Frozen):
+    """One source and what the corpus took of it."""
+
+    name: str
+    version: str
+    licence: str
+    sha256: str
+    train: Count
+    test: Count
+
+
+class ShardEntry(_Frozen):
+    file: str
+    tokens: int
+    sha256: str
+
+
+class DocumentEntry(_Frozen):
+    """One held-out document."""
+
+    source: str
+    id: str
+    bytes: int
+    tokens: int
+
+
+class Manifest(_Frozen):
+    """The corpus' receipt."""
+
+    format_version: int
+    hash: str
+    name: str
+    spec: CorpusSpec
+    sources: tuple[SourceEntry, ...]
+    train: Count
+    test: Count
+    vocab_size: int
+    bytes_per_token: float
+    tokenizer_sha256: str
+    dtype: str
+    train_shards: tuple[ShardEntry, ...]
+    test_shards: tuple[ShardEntry, ...]
+    test_documents: tuple[DocumentEntry, ...]
+    versions: dict[str, str]
+    created_at: str
+
+
+class ShardWriter:
+    """Appends token arrays to PREFIX-00000.bin, PREFIX-00001.bin, ... of at most `shard_tokens` each."""
+
+    def __init__(self, folder: Path, prefix: str, shard_tokens: int) -> None:
+        self.folder, self.prefix, self.shard_tokens = folder, prefix, shard_tokens
+        self.shards: list[ShardEntry] = []
+        self._file: BinaryIO | None = None
+        self._count, self._digest = 0, hashlib.sha256()
+
+    def write(self, tokens: NDArray[np.uint16]) -> None:
+        while len(tokens):
+            if self._file is None:
+                self._file = (self.folder / self._name).open("wb")
+            piece = tokens[: self.shard_tokens - self._count].astype(DTYPE).tobytes()
+            self._file.write(piece)
+            self._digest.update(piece)
+            written = len(piece) // DTYPE.itemsize
+            self._count += written
+            tokens = tokens[written:]
+            if self._count == self.shard_tokens:
+                self.close()
+
+    @property
+    def _name(self) -> str:
+        return f"{self.prefix}-{len(self.shards):05d}.bin"
+
+    def close(self) -> None:
+        """Flushes the open shard to disk and notes it."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self.shards.append(ShardEntry(file=self._name, tokens=self._count, sha256=self._digest.hexdigest()))
+            self._file, self._count, self._digest = None, 0, hashlib.sha256()
+
+
+class ShardedTokens:
+    """A read-only sequence of uint16 tokens over several memory-mapped shards."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._shards = [np.memmap(path, dtype=DTYPE, mode="r") for path in paths]
+        self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def windows(self, starts: NDArray[np.int64], length: int) -> NDArray[np.uint16]:
+        """Tokens [start, start + length) of each start (n,): uint16, (n, length).
+
+        Raises:
+            IndexError: a window reaches outside the tokens.
+        """
+        if len(starts) and (starts.min() < 0 or starts.max() + length > len(self)):
+            raise IndexError(f"a window of {length} tokens reaches outside [0, {len(self)})")
+        out = np.empty((len(starts), length), dtype=np.uint16)
+        shards = np.searchsorted(self._starts, starts, side="right") - 1
+        for row, (start, shard) in enumerate(zip(starts.tolist(), shards.tolist(), strict=True)):
+            filled = 0
+            while filled < length:
+                first = start + filled - int(self._starts[shard])
+                piece = self._shards[shard][first : first + length - filled]
+                out[row, filled : filled + len(piece)] = piece
+                filled, shard = filled + len(piece), shard + 1
+        return out
+
+
+@dataclass(frozen=True)
+class TestDocuments:
+    """Where each held-out document lies in the test tokens."""
+
+    offsets: NDArray[np.int64]  # (n_documents + 1,)
+    bytes: NDArray[np.int64]  # (n_documents,) UTF-8 bytes of the text
+    source: NDArray[np.int64]  # (n_documents,) index into the corpus' source_names
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A finished corpus on disk."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def hash(self) -> str:
+        return self.manifest.hash
+
+    @property
+    def vocab_size(self) -> int:
+        return self.manifest.vocab_size
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        return tuple(source.name for source in self.manifest.sources)
+
+    @cached_property
+    def train(self) -> ShardedTokens:
+        return ShardedTokens([self.path / shard.file for shard in self.manifest.train_shards])
+
+    @cached_property
+    def test(self) -> ShardedTokens:
+        return ShardedTokens([self.path / shard.file for shard in self.manifest.test_shards])
+
+    @cached_property
+    def test_documents(self) -> TestDocuments:
+        entries = self.manifest.test_documents
+        return TestDocuments(
+            offsets=np.cumsum([0, *(entry.tokens for entry in entries)], dtype=np.int64),
+            bytes=np.array([entry.bytes for entry in entries], dtype=np.int64),
+            source=np.array([self.source_names.index(entry.source) for entry in entries], dtype=np.int64),
+            names=tuple(entry.id for entry in entries),
+        )
+
+    def tokenizer(self) -> Tokenizer:
+        return load_tokenizer(str(self.path / TOKENIZER))
+
+
+def read_corpus(path: Path) -> Corpus:
+    """Opens the corpus in a folder.
+
+    Raises:
+        CorpusError: it is not there, or its manifest, tokenizer or a shard's size is not what it should be.
+    """
+    again = "delete the folder and build it again with `sixnd corpus build`"
+    if not (path / MANIFEST).is_file():
+        raise CorpusError(f"{path}: no corpus here; build it with `sixnd corpus build`")
+    try:
+        manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
+    except ValueError:
+        raise CorpusError(f"{path / MANIFEST}: not a manifest of format {FORMAT_VERSION}; {again}") from None
+    for shard in (*manifest.train_shards, *manifest.test_shards):
+        file = path / shard.file
+        size = file.stat().st_size if file.is_file() else 0
+        if size != shard.tokens * DTYPE.itemsize:
+            raise CorpusError(f"{file}: {size:,} bytes where {shard.tokens * DTYPE.itemsize:,} should be; {again}")
+    if not (path / TOKENIZER).is_file():
+        raise CorpusError(f"{path / TOKENIZER}: missing; {again}")
+    return Corpus(path, manifest)
+
+
+def damaged_files(corpus: Corpus) -> Iterator[str]:
+    """Names of the files whose sha256 is not the manifest's; reads everything."""
+    expected = {shard.file: shard.sha256 for shard in (*corpus.manifest.train_shards, *corpus.manifest.test_shards)}
+    expected[TOKENIZER] = corpus.manifest.tokenizer_sha256
+    for file, sha256 in expected.items():
+        with (corpus.path / file).open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() != sha256:
+                yield file

@@ -1,0 +1,88 @@
+"""The device a run uses, how its model is compiled there, and what it is called."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ..models.transformer import Transformer
+
+CPU_MICRO_TOKENS = 2048  # activations of one micro-batch stay in the cache of one core
+CUDA_MICRO_TOKENS = 65_536
+
+
+def pick_device() -> torch.device:
+    """The current CUDA device where there is one, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return cpu_name()
+
+
+def cpu_name() -> str:
+    """The processor's own name."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def micro_batch_rows(batch_tokens: int, context: int, device: torch.device) -> int:
+    """Rows of one micro-batch: the largest divisor of the batch's rows that fits the device."""
+    rows = batch_tokens // context
+    most = max(1, (CUDA_MICRO_TOKENS if device.type == "cuda" else CPU_MICRO_TOKENS) // context)
+    return max(n for n in range(1, min(rows, most) + 1) if rows % n == 0)
+
+
+def has_compiler() -> bool:
+    """Whether torch.compile finds the C++ compiler that it needs for CPU code."""
+    named = os.environ.get("CXX")
+    return any(shutil.which(name) for name in ([named] if named else ["g++", "clang++", "c++"]))
+
+
+def compile_model(model: Transformer, say: Callable[[str], None]) -> bool:
+    """Compiles one block and the head; every further block of the same shape reuses the first one's code.
+
+    Returns False, having said so, where there is no C++ compiler or compilation is turned off: the model runs eagerly.
+    """
+    if os.environ.get("TORCHDYNAMO_DISABLE") == "1":
+        say("torch.compile is turned off (TORCHDYNAMO_DISABLE=1): training runs eagerly")
+        return False
+    if not has_compiler():
+        say("no C++ compiler found (g++ or clang++): training runs eagerly, at about half the speed")
+        return False
+    # More shapes than the limit would otherwise fall back to eager with only a log line.
+    torch._dynamo.config.recompile_limit = 256
+    torch._dynamo.config.accumulated_recompile_limit = 4096
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    for block in model.blocks:
+        block.compile(dynamic=False)
+    model.head.compile(dynamic=False)
+    return True
+
+
+def one_thread_environment() -> dict[str, str]:
+    """Environment of a worker that keeps to one core; must be set before its process imports torch."""
+    names = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"]
+    return dict.fromkeys(names, "1")
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine, for the report."""
+    return {
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "processor": cpu_name(),
+        "cores": str(os.cpu_count()),
+        "accelerator": device_name(pick_device()) if torch.cuda.is_available() else "none",
+    }

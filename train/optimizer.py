@@ -1,0 +1,54 @@
+"""AdamW with the small-scale settings of the literature, and the learning rate that a run starts from."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..models.transformer import Transformer
+
+BETA2_HALF_LIFE_TOKENS = 2e6
+MAX_LR = 0.02
+
+
+class OptimizerSettings(BaseModel):
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lr: float = Field(gt=0, description="peak learning rate")
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(ge=0, lt=1)
+    eps: float = Field(default=1e-10, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0, description="on matrices only")
+    clip_norm: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    z_loss: float = Field(default=1e-5, ge=0, description="weight of the squared logsumexp")
+
+
+def beta2_for(batch_tokens: int) -> float:
+    """beta2 whose memory has a half-life of 2M tokens, within [.95, .999].
+
+    Small batches want a longer memory in steps (Porian et al. 2024, arXiv 2406.19146; Marek et al. 2025,
+    arXiv 2507.07101).
+    """
+    return float(min(0.999, max(0.95, 2 ** (-batch_tokens / BETA2_HALF_LIFE_TOKENS))))
+
+
+def build_optimizer(model: Transformer, settings: OptimizerSettings) -> torch.optim.AdamW:
+    """Fused AdamW; weight decay acts on matrices, not on the norms' gains."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=True
+    )
+
+
+def peak_lr(n_non_embedding: int) -> float:
+    """Peak learning rate where none is given: a power law in N through the optima measured on the demo's grid.
+
+    See LOG.md for the measurement. A sweep tuned on its own text and batch will do better.
+    """
+    return float(min(MAX_LR, 8e-3 * (n_non_embedding / 100_000) ** -0.35))
