@@ -10,6 +10,10 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 
+class FitError(ValueError):
+    """A law cannot be fitted or used as asked, or a file is not a fit; the message is one line."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """The runs as the optimiser sees them: x = log N and z = log D, both centred, and y = log L; arrays of shape (n,)."""
@@ -138,7 +142,7 @@ class Chinchilla:
             gain = np.where((solution > 0).all(1), (solution * target[:, support]).sum(1), -np.inf)
             better = gain > best_gain
             best[better] = 0.0
-            best[np.ix_(better, support)] = solution[better]
+            best[np.flatnonzero(better)[:, None], support] = solution[better]
             best_gain = np.where(better, gain, best_gain)
         # A term that the projection dropped starts at 1 % of the smallest loss: from zero it could not come back.
         logs = np.log(np.maximum(best, 0.01 * np.exp(rows.y.min())))

@@ -19,7 +19,9 @@ GRADIENT_TOLERANCE = 1e-9
 NOISELESS = 1e-26  # a mean objective below this is rounding error
 SAME_CURVE = 1e-6  # minima whose log L-hat differ by less than this at every run are one minimum
 START_EXPONENTS = np.array([0.05, 0.15, 0.25, 0.35, 0.5, 0.7, 1.0, 1.5])
-SCREENING_ROWS = 4000  # with more runs than this the starts are refined on a subset, and what is left of them on all runs
+SCREENING_ROWS = (
+    4000  # with more runs than this the starts are refined on a subset, and what is left of them on all runs
+)
 CHUNK = 1 << 16  # elements of one (batch, runs) array: what stays in a core's cache
 
 
@@ -199,7 +201,9 @@ class _Model:
     strength: Array
 
     def solve(self, gradient: Array) -> Array:
-        return -np.einsum("sij,sj->si", self.basis, np.einsum("sji,sj->si", self.basis, gradient) / self.strength)
+        slope = np.swapaxes(self.basis, 1, 2) @ gradient[:, :, None] / self.strength[:, :, None]
+        step: Array = -(self.basis @ slope)[:, :, 0]
+        return step
 
 
 def _model(hessian: Array, metric: Array, held: npt.NDArray[np.bool_], damping: Array) -> _Model:
@@ -218,4 +222,5 @@ def _model(hessian: Array, metric: Array, held: npt.NDArray[np.bool_], damping: 
 
 
 def _shorten(step: Array, longest: Array) -> Array:
-    return step / np.maximum(1.0, np.max(np.abs(step) / longest, axis=1))[:, None]
+    over: Array = np.max(np.abs(step) / longest, axis=1, keepdims=True)
+    return step / np.maximum(1.0, over)

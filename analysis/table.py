@@ -68,7 +68,8 @@ def read_table(
     if not present.any():
         raise TableError(f"{source}: no run is left ({'; '.join(set_aside) or 'the table is empty'})")
     N, D, loss = (value[present] for value in values)
-    return RunTable(N, D, loss, frame[present].reset_index(drop=True), source, *columns, set_aside=tuple(set_aside))
+    frame = frame[present].reset_index(drop=True)
+    return RunTable(N, D, loss, frame, source, columns[0], columns[1], columns[2], tuple(set_aside))
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -133,7 +134,7 @@ def _column(frame: pd.DataFrame, name: str, source: str) -> str:
     if name in frame.columns:
         return name
     stand_in = LEDGER_COLUMNS.get(name)
-    if stand_in in frame.columns and _is_ledger(frame):
+    if stand_in is not None and stand_in in frame.columns and _is_ledger(frame):
         return stand_in
     shown = ", ".join(frame.columns[:40])
     raise TableError(f"{source}: there is no column {name!r}; the table has {shown} (--n-col, --d-col, --loss-col)")
@@ -155,12 +156,14 @@ def _finished(frame: pd.DataFrame, source: str) -> tuple[pd.DataFrame, list[str]
 
 def _numbers(column: pd.Series, name: str, source: str) -> npt.NDArray[np.float64]:
     """The column as floats (n,), NaN where the table has no value; anything but a positive finite number is refused."""
-    numbers = pd.to_numeric(column, errors="coerce").astype("float64").to_numpy()
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     given = column.notna().to_numpy()
     wrong = given & ~(np.isfinite(numbers) & (numbers > 0))
     if wrong.any():
         first = int(np.flatnonzero(wrong)[0])
-        value = repr(column.iloc[first] if not isinstance(column.iloc[first], np.generic) else column.iloc[first].item())
+        value = repr(
+            column.iloc[first] if not isinstance(column.iloc[first], np.generic) else column.iloc[first].item()
+        )
         more = f" (and {wrong.sum() - 1} more)" if wrong.sum() > 1 else ""
         raise TableError(
             f"{source}: row {int(column.index[first]) + 1}, column {name}: {value[:60]} is not a positive number{more}"

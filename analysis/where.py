@@ -53,15 +53,15 @@ def _parse(expression: str) -> ast.expr:
 def _evaluate(node: ast.expr, frame: pd.DataFrame) -> Mask:
     match node:
         case ast.BoolOp(op=ast.And(), values=values):
-            return np.logical_and.reduce([_evaluate(value, frame) for value in values])
+            return _all([_evaluate(value, frame) for value in values])
         case ast.BoolOp(op=ast.Or(), values=values):
-            return np.logical_or.reduce([_evaluate(value, frame) for value in values])
+            return ~_all([~_evaluate(value, frame) for value in values])
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return ~_evaluate(operand, frame)
         case ast.Compare(left=left, ops=ops, comparators=comparators):
             sides = [left, *comparators]
             pairs = [_compare(sides[i], op, sides[i + 1], frame) for i, op in enumerate(ops)]
-            return np.logical_and.reduce(pairs)
+            return _all(pairs)
     raise WhereError(f"{_short(ast.unparse(node))} is not a comparison: {ALLOWED}")
 
 
@@ -102,6 +102,10 @@ def _float(number: int | float) -> float:
         return float(number)
     except OverflowError:
         return float("inf")
+
+
+def _all(masks: list[Mask]) -> Mask:
+    return np.stack(masks).all(axis=0)
 
 
 def _short(text: str) -> str:

@@ -41,7 +41,9 @@ class ModelConfig(BaseModel):
         """
         head_dim = 64 if d_model >= 512 else 32 if d_model % 32 == 0 else 16
         d_ff = max(16, round(d_model * 8 / 3 / 16) * 16)
-        return cls(n_layers=n_layers, d_model=d_model, head_dim=head_dim, d_ff=d_ff, vocab_size=vocab_size, context=context)
+        return cls(
+            n_layers=n_layers, d_model=d_model, head_dim=head_dim, d_ff=d_ff, vocab_size=vocab_size, context=context
+        )
 
     @property
     def n_heads(self) -> int:

@@ -98,7 +98,8 @@ class Attention(nn.Module):
             y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True)
         else:
             y_BHTK = causal_attention(q_BHTK, k_BHTK, v_BHTK, at.mask_TS, CPU_ATTENTION_ROWS)
-        return self.output(y_BHTK.transpose(1, 2).reshape(batch, length, width))
+        y_BTD: Tensor = self.output(y_BHTK.transpose(1, 2).reshape(batch, length, width))
+        return y_BTD
 
 
 class SwiGLU(nn.Module):
@@ -111,7 +112,8 @@ class SwiGLU(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         gate_BTF, up_BTF = self.gate_up(x_BTD).chunk(2, dim=-1)
-        return self.down(F.silu(gate_BTF) * up_BTF)
+        y_BTD: Tensor = self.down(F.silu(gate_BTF) * up_BTF)
+        return y_BTD
 
 
 class Block(nn.Module):
@@ -122,7 +124,8 @@ class Block(nn.Module):
 
     def forward(self, x_BTD: Tensor, at: Positions) -> Tensor:
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), at)
-        return x_BTD + self.mlp(self.mlp_norm(x_BTD))
+        out_BTD: Tensor = x_BTD + self.mlp(self.mlp_norm(x_BTD))
+        return out_BTD
 
 
 class Head(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -11,17 +12,21 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-app = App(name="sixnd", help="Train a grid of tiny transformers on public text and fit L(N, D) = A/N^alpha + B/D^beta + E.", help_format="markdown", print_error=False, exit_on_error=False)
+app = App(
+    name="sixnd",
+    help="Train a grid of tiny transformers on public text and fit L(N, D) = A/N^alpha + B/D^beta + E.",
+    help_format="markdown",
+    print_error=False,
+    exit_on_error=False,
+)
 corpus_app = App(name="corpus", help="Build a corpus, or look at one.", help_format="markdown")
 app.command(corpus_app)
 
 console = Console(highlight=False, soft_wrap=True)
 Out = Annotated[Path | None, Parameter(name="--out", help="Folder of the sweep; sweeps-out/NAME by default.")]
-Corpora = Annotated[Path | None, Parameter(name="--corpora", help="Folder of built corpora; $SIXND_CORPORA or ./corpora by default.")]
-
-
-class Failed(Exception):
-    """Something failed that is not the input's fault; the message says what is safe."""
+Corpora = Annotated[
+    Path | None, Parameter(name="--corpora", help="Folder of built corpora; $SIXND_CORPORA or ./corpora by default.")
+]
 
 
 @corpus_app.command(name="build")
@@ -62,6 +67,8 @@ def corpus_inspect(corpus: str, *, corpora: Corpora = None, context: int = 256, 
     opened = open_corpus(corpus, corpora)
     console.print(corpus_table(opened, context))
     if verify:
+        from .session import Failed
+
         if damaged := list(damaged_files(opened)):
             raise Failed(f"{opened.path}: sha256 differs from the manifest: {', '.join(damaged)}")
         console.print("every file has the sha256 that the manifest says")
@@ -129,7 +136,10 @@ def status(folder: Path) -> None:
     rows = ledger.rows()
     ledger.close()
     console.print(runs_table(rows, read_live(folder / "live")))
-    counts = {state: sum(row["state"] == state for row in rows) for state in ("done", "running", "planned", "diverged", "failed")}
+    counts = {
+        state: sum(row["state"] == state for row in rows)
+        for state in ("done", "running", "planned", "diverged", "failed")
+    }
     console.print(f"{folder}: " + ", ".join(f"{n} {state}" for state, n in counts.items() if n))
     for row in rows:
         if row["error"]:
@@ -147,7 +157,7 @@ def fit(
     n_col: str = "N",
     d_col: str = "D",
     loss_col: str = "loss",
-    json_out: Annotated[str | None, Parameter(name="--json")] = None,
+    json_out: Annotated[str | None, Parameter(name="--json", allow_leading_hyphen=True)] = None,
 ) -> None:
     """Fit L(N, D) = A/N^alpha + B/D^beta + E to a table of runs.
 
@@ -177,7 +187,9 @@ def fit(
         return
     for line in runs.set_aside:
         console.print(line, markup=False)
-    console.print(f"{fitted.n_runs} runs of {table}: N = {runs.n_col}, D = {runs.d_col}, loss = {runs.loss_col}", markup=False)
+    console.print(
+        f"{fitted.n_runs} runs of {table}: N = {runs.n_col}, D = {runs.d_col}, loss = {runs.loss_col}", markup=False
+    )
     print_fit(console, fitted)
     if json_out is not None:
         write_json(Path(json_out), fitted.to_json())
@@ -224,12 +236,12 @@ def predict(
     if json_out:
         print(json.dumps(answer, indent=1, allow_nan=False))
         return
+    warnings = answer.pop("warnings")
     for name, value in answer.items():
-        if name == "warnings":
-            for warning in value:
-                console.print(f"warning {warning['code']}: {warning['message']}", markup=False)
-        else:
-            console.print(f"{name:>8}: {value:.6g}" if isinstance(value, float) else f"{name:>8}: {value}", markup=False)
+        shown = f"{value:.6g}" if isinstance(value, float) else "none" if value is None else value
+        console.print(f"{name:>20}: {shown}", markup=False)
+    for warning in warnings if isinstance(warnings, list) else []:
+        console.print(f"warning {warning['code']}: {warning['message']}", markup=False)
 
 
 @app.command
@@ -252,10 +264,12 @@ def report(folder: Path, *, corpora: Corpora = None, bootstrap: int = 1000) -> N
 def main() -> None:
     """Runs a command and turns what went wrong into one line and an exit code."""
     from ..analysis.fit import FitError
+    from ..analysis.predict import FitFileError
     from ..analysis.table import TableError
     from ..train.corpus.spec import CorpusError
     from .driver import Interrupted
     from .ledger import LedgerError
+    from .session import Failed
     from .spec import SpecError
 
     started = time.perf_counter()
@@ -263,10 +277,13 @@ def main() -> None:
         app(sys.argv[1:])
     except CycloptsError as error:
         _end(2, " ".join(str(error).split()) or "see sixnd --help")
-    except (SpecError, TableError, FitError, CorpusError, LedgerError) as error:
+    except (SpecError, TableError, FitError, FitFileError, CorpusError, LedgerError) as error:
         _end(2, str(error))
     except (Failed, Interrupted) as error:
         _end(1, str(error))
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         _end(1, f"{error.strerror or error}: {error.filename or ''}; what is in the ledger is safe")
     except KeyboardInterrupt:

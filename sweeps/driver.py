@@ -83,7 +83,7 @@ def _check_settings(ledger: Ledger, sweep: SweepSpec, out: Path) -> None:
 
 
 def _flat(tables: Mapping[str, Any]) -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in tables.items():
         if isinstance(value, dict):
             flat |= {f"{name}.{key}": inner for key, inner in value.items()}
@@ -194,7 +194,13 @@ class _Sweep:
 
 def seconds_in_words(seconds: float) -> str:
     """12 s, 3 min, 1.5 h."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 def elapsed(start: float) -> str:

@@ -56,7 +56,9 @@ class Plan:
         """Tokens of separate runs over tokens trained with shared trunks."""
         return sum(run.tokens for run in self.runs) / sum(sum(t.trained_tokens().values()) for t in self.trunks)
 
-    def seconds(self, tokens_per_s: Mapping[ModelConfig, float], done: frozenset[str] = frozenset()) -> dict[str, float]:
+    def seconds(
+        self, tokens_per_s: Mapping[ModelConfig, float], done: frozenset[str] = frozenset()
+    ) -> dict[str, float]:
         """Expected seconds of each unfinished run on one worker: its steps and its pass over the test set."""
         expected = {}
         for trunk in self.trunks:
@@ -85,7 +87,9 @@ def make_plan(sweep: SweepSpec, corpus: Corpus) -> Plan:
     if len(set(models)) < len(models):
         problems.append(f"{sweep.name}: params: two values fall on one shape ({shapes}); give them further apart")
     if settings.batch_tokens % settings.context:
-        problems.append(f"{sweep.name}: train.batch_tokens = {settings.batch_tokens} is not a multiple of train.context = {settings.context}")
+        problems.append(
+            f"{sweep.name}: train.batch_tokens = {settings.batch_tokens} is not a multiple of train.context = {settings.context}"
+        )
     most = unique_tokens(len(corpus.train), settings.context)
     columns = sorted({tokens // settings.batch_tokens * settings.batch_tokens for tokens in sweep.tokens})
     for tokens in sweep.tokens:
@@ -105,7 +109,11 @@ def make_plan(sweep: SweepSpec, corpus: Corpus) -> Plan:
 def _trunk(sweep: SweepSpec, corpus: Corpus, model: ModelConfig, seed: int, columns: list[int]) -> Trunk:
     settings = sweep.train
     # Too long a warm-up moves the frontier exponent by 0.10 (Porian et al. 2024, arXiv 2406.19146).
-    warmup = min(model.n_total, int(WARMUP_SHARE * columns[0])) if settings.warmup_tokens == "auto" else settings.warmup_tokens
+    warmup = (
+        min(model.n_total, int(WARMUP_SHARE * columns[0]))
+        if settings.warmup_tokens == "auto"
+        else settings.warmup_tokens
+    )
     optimizer = OptimizerSettings(
         lr=peak_lr(model.n_non_embedding) if settings.lr == "auto" else settings.lr,
         beta1=settings.beta1,

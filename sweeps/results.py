@@ -24,7 +24,7 @@ class Results:
     table: RunTable | None
     fit: Fit | None
     why_no_fit: str | None
-    report: Path
+    report: Path | None  # None while no run has finished
 
 
 def analyse(out: Path, corpora: Path | None, bootstrap: int = 1000) -> Results:
@@ -52,15 +52,17 @@ def analyse(out: Path, corpora: Path | None, bootstrap: int = 1000) -> Results:
         write_json(out / "fit.json", fitted.to_json())
     else:
         (out / "fit.json").unlink(missing_ok=True)
-    report = write_report(
-        out / "report.html",
-        title=f"Scaling law of {out.name}",
-        table=table,
-        fit=fitted,
-        manifest=_manifest(runs, corpora),
-        environment=_environment(runs),
-        runs=runs,
-    )
+    report = None
+    if table is not None:
+        report = write_report(
+            out / "report.html",
+            title=f"Scaling law of {out.name}",
+            table=table,
+            fit=fitted,
+            manifest=_manifest(runs, corpora),
+            environment=_environment(runs),
+            runs=runs,
+        )
     return Results(table, fitted, why, report)
 
 

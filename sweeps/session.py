@@ -25,6 +25,10 @@ from .tables import loss_grid, plan_table, print_fit, where_is
 COMPILE_S = 12.0  # first compilation of one width on one core; cached on disk afterwards
 
 
+class Failed(Exception):
+    """Something failed that is not the input's fault; the message says what is safe."""
+
+
 @dataclass(frozen=True)
 class Session:
     """A sweep that is ready to be shown or trained."""
@@ -46,7 +50,9 @@ class Session:
         flops = sum(6 * run.model.n_total * run.tokens for run in self.plan.runs)
         widths = len({(run.model.d_model, run.model.n_heads) for run in self.plan.runs if run.key not in self.finished})
         compilation = COMPILE_S * widths if has_compiler() else 0.0
-        longest_trunk = max((sum(self.seconds.get(run.key, 0.0) for run in trunk.runs) for trunk in self.plan.trunks), default=0.0)
+        longest_trunk = max(
+            (sum(self.seconds.get(run.key, 0.0) for run in trunk.runs) for trunk in self.plan.trunks), default=0.0
+        )
         expected = max((sum(self.seconds.values()) + compilation) / self.n_slots, longest_trunk)
         todo = len(self.seconds)
         return (
@@ -80,7 +86,9 @@ def prepare(
         finished = ledger.finished_keys()
         ledger.close()
     unfinished = {run.model for run in plan.runs if run.key not in finished}
-    speeds = probe_tokens_per_s(unfinished, sweep.train.batch_tokens) | {model: 1.0 for model in {r.model for r in plan.runs} - unfinished}
+    speeds = probe_tokens_per_s(unfinished, sweep.train.batch_tokens) | dict.fromkeys(
+        {r.model for r in plan.runs} - unfinished, 1.0
+    )
     devices = torch.cuda.device_count() if torch.cuda.is_available() else os.cpu_count() or 1
     return Session(
         sweep, corpus, plan, folder, root, sweep.workers or devices, finished, plan.seconds(speeds, finished)
@@ -99,7 +107,11 @@ def train_and_report(session: Session, bootstrap: int, console: Console) -> None
         console.print(session.table())
         if not has_compiler():
             console.print("no C++ compiler found (g++ or clang++): training runs eagerly, at about half the speed")
-    console.print(session.forecast() if session.seconds else f"all {len(session.plan.runs)} runs are in {where_is(session.out / FILE)}: nothing to train")
+    console.print(
+        session.forecast()
+        if session.seconds
+        else f"all {len(session.plan.runs)} runs are in {where_is(session.out / FILE)}: nothing to train"
+    )
     run_sweep(session.sweep, session.plan, session.out, session.corpora, session.n_slots, session.seconds)
     if session.seconds:
         console.print(f"trained in {elapsed(start)}")
@@ -119,10 +131,17 @@ def conclude(out: Path, results: Results, console: Console) -> None:
         print_fit(console, results.fit)
         rms = float((results.fit.residuals**2).mean() ** 0.5)
         p = results.fit.params
-        console.print(f"\nL(N, D) = {p['A']:.3g}/N^{p['alpha']:.3f} + {p['B']:.3g}/D^{p['beta']:.3f} + {p['E']:.3f}   ({results.fit.n_runs} runs, residual RMS {rms:.2%} in log loss)")
+        console.print(
+            f"\nL(N, D) = {p['A']:.3g}/N^{p['alpha']:.3f} + {p['B']:.3g}/D^{p['beta']:.3f} + {p['E']:.3f}   ({results.fit.n_runs} runs, residual RMS {rms:.2%} in log loss)"
+        )
     else:
         console.print(f"no law: {results.why_no_fit}", markup=False)
     bad = [row for row in rows if row["state"] in ("failed", "diverged")]
     for row in bad:
         console.print(f"{row['state']}: N {row['N_total']:,} D {row['D']:,}: {row['error']}", markup=False)
-    console.print(f"report: {where_is(results.report)}")
+    if results.report is not None:
+        console.print(f"report: {where_is(results.report)}")
+    if failed := sum(row["state"] == "failed" for row in rows):
+        raise Failed(
+            f"{failed} of {len(rows)} runs failed; the others are safe in {where_is(out / FILE)}, and the same command tries again"
+        )

@@ -112,7 +112,7 @@ def load_sweep(source: str, overrides: tuple[str, ...] = ()) -> SweepSpec:
     try:
         return SweepSpec.model_validate(document)
     except ValidationError as error:
-        raise SpecError("\n".join(_one_line(source, problem) for problem in error.errors())) from None
+        raise SpecError("\n".join(_lines(source, error))) from None
 
 
 def _merge(document: dict[str, Any], override: str) -> None:
@@ -132,12 +132,19 @@ def _merge(document: dict[str, Any], override: str) -> None:
     document[last] = value
 
 
-def _one_line(source: str, problem: Any) -> str:
-    """`file: key = value: what is allowed`, from one pydantic error."""
-    where = ".".join(str(part) for part in problem["loc"] if part not in ("literal['auto']", "constrained-float"))
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        model = TrainSettings if problem["loc"][0] == "train" else CorpusSpec if problem["loc"][0] == "corpus" else SweepSpec
-        return f"{source}: {where}: unknown key; allowed are {', '.join(model.model_fields)}"
-    value = "" if problem["type"] in ("missing", "value_error") and not isinstance(problem["input"], str | int | float) else f" = {problem['input']!r}"
-    return f"{source}: {where or 'sweep'}{value if len(value) < 80 else ''}: {message}"
+def _lines(source: str, error: ValidationError) -> list[str]:
+    """`file: key = value: what is allowed`, one line a key, however many alternatives were tried for it."""
+    lines: dict[str, list[str]] = {}
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"][:2])
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            tables: dict[object, type[BaseModel]] = {"train": TrainSettings, "corpus": CorpusSpec}
+            fields = tables.get(problem["loc"][0], SweepSpec).model_fields
+            start, message = f"{source}: {key}", f"unknown key; allowed are {', '.join(fields)}"
+        elif not key or problem["type"] == "missing":
+            start = f"{source}: {key or 'the sweep'}"
+        else:
+            start = f"{source}: {key} = {str(problem['input'])[:80]!r}"
+        lines.setdefault(start, []).append(message)
+    return [f"{start}: {' or '.join(dict.fromkeys(messages))}" for start, messages in lines.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from rich.table import Table
 
 from ..analysis.fit import Fit
 from ..models.flops import six_n, training_flops
-from ..train.corpus.store import Corpus
 from ..train.batches import unique_tokens
+from ..train.corpus.store import Corpus
 from ..train.progress import Progress
 from .driver import seconds_in_words
 from .plan import Plan
@@ -28,7 +29,20 @@ def short(n: float) -> str:
 
 def plan_table(plan: Plan, seconds: Mapping[str, float], finished: frozenset[str]) -> Table:
     """One row a run: what it is, what it costs, and how long it should take on one worker."""
-    table = Table("layers x width", "N", "N no emb.", "D", "seed", "D/N", "C = 6ND", "C exact", "lr", "time", box=None, pad_edge=False)
+    table = Table(
+        "layers x width",
+        "N",
+        "N no emb.",
+        "D",
+        "seed",
+        "D/N",
+        "C = 6ND",
+        "C exact",
+        "lr",
+        "time",
+        box=None,
+        pad_edge=False,
+    )
     for column in table.columns[1:]:
         column.justify = "right"
     for run in plan.runs:
@@ -50,7 +64,9 @@ def plan_table(plan: Plan, seconds: Mapping[str, float], finished: frozenset[str
 
 def runs_table(rows: Sequence[Mapping[str, Any]], live: Mapping[str, Progress]) -> Table:
     """One row a run of the ledger, with what the running ones are doing now."""
-    table = Table("layers x width", "N", "D", "seed", "state", "test loss", "± SE", "bits/byte", "tok/s", box=None, pad_edge=False)
+    table = Table(
+        "layers x width", "N", "D", "seed", "state", "test loss", "± SE", "bits/byte", "tok/s", box=None, pad_edge=False
+    )
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
@@ -88,7 +104,7 @@ def loss_grid(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, bool]:
         table.add_row(short(n), *(_number(means.get((n, d)), ".3f") for d in ds))
     lines = [[means[n, d] for d in ds if (n, d) in means] for n in ns]
     lines += [[means[n, d] for n in ns if (n, d) in means] for d in ds]
-    falls = all(later < earlier for line in lines for earlier, later in zip(line, line[1:], strict=False))
+    falls = all(later < earlier for line in lines for earlier, later in pairwise(line))
     return table, falls
 
 
@@ -118,7 +134,9 @@ def corpus_table(corpus: Corpus, context: int) -> Table:
     table = Table("source", "licence", "side", "documents", "bytes", "tokens", box=None, pad_edge=False)
     for column in table.columns[3:]:
         column.justify = "right"
-    entries = [(s.name, s.licence, side, getattr(s, side)) for s in corpus.manifest.sources for side in ("train", "test")]
+    entries = [
+        (s.name, s.licence, side, getattr(s, side)) for s in corpus.manifest.sources for side in ("train", "test")
+    ]
     entries += [("all", "", side, getattr(corpus.manifest, side)) for side in ("train", "test")]
     for name, licence, side, count in entries:
         table.add_row(name, licence, side, f"{count.documents:,}", f"{count.bytes:,}", f"{count.tokens:,}")

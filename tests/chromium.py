@@ -16,10 +16,18 @@ from typing import Any
 
 import websocket
 
-_FLAGS = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync --remote-allow-origins=* --remote-debugging-port=0 --hide-scrollbars"
-).split()
+_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--remote-allow-origins=*",
+    "--remote-debugging-port=0",
+]
 _SECONDS = 60.0
 
 
@@ -67,7 +75,9 @@ class Page:
 
     def resize(self, width: int, height: int = 900) -> None:
         """Emulate a window of this size in CSS pixels."""
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500)
+        self.send(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
+        )
         self.settle()
 
     def dark(self, on: bool = True) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ IGNORED = -1
 
 
 @dataclass(frozen=True)
-class TestWindows:
+class HeldOutWindows:
     """Every test document cut into windows of `context`, no window shared by two documents."""
 
     inputs_WT: torch.Tensor  # int64; padded with token 0
@@ -27,10 +28,10 @@ class TestWindows:
     document_W: NDArray[np.int64]
 
     @classmethod
-    def of(cls, corpus: Corpus, context: int) -> TestWindows:
+    def of(cls, corpus: Corpus, context: int) -> HeldOutWindows:
         offsets = corpus.test_documents.offsets.astype(np.int64)
         starts, stops, documents = [], [], []
-        for document, (first, last) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+        for document, (first, last) in enumerate(pairwise(offsets.tolist())):
             for start in range(first, last - 1, context):
                 starts.append(start)
                 stops.append(min(start + context, last - 1))
@@ -44,7 +45,7 @@ class TestWindows:
 
 
 @dataclass(frozen=True)
-class TestLoss:
+class HeldOutLoss:
     """Sums per document, and what follows from them."""
 
     nats: NDArray[np.float64]  # (n_documents,) summed negative log-likelihood
@@ -79,7 +80,7 @@ class TestLoss:
         }
 
 
-def evaluate(model: Transformer, corpus: Corpus, windows: TestWindows, rows: int, dtype: torch.dtype) -> TestLoss:
+def evaluate(model: Transformer, corpus: Corpus, windows: HeldOutWindows, rows: int, dtype: torch.dtype) -> HeldOutLoss:
     """The loss of `model` on every test document, `rows` windows at a time."""
     device = model.embedding.device
     n_documents = len(corpus.test_documents.bytes)
@@ -97,4 +98,4 @@ def evaluate(model: Transformer, corpus: Corpus, windows: TestWindows, rows: int
         nats_W = (nll_WT.detach().double().cpu() * real_WT).sum(1).numpy()
         np.add.at(nats, document_W, nats_W[: len(document_W)])
         np.add.at(tokens, document_W, real_WT.sum(1).numpy()[: len(document_W)])
-    return TestLoss(nats, tokens, corpus.test_documents.bytes.astype(np.int64), corpus.test_documents.source)
+    return HeldOutLoss(nats, tokens, corpus.test_documents.bytes.astype(np.int64), corpus.test_documents.source)

@@ -22,7 +22,7 @@ from .checkpoint import checkpoint_path, load_newest_checkpoint, save_checkpoint
 from .corpus.build import open_corpus
 from .corpus.store import Corpus
 from .device import compile_model, device_name, micro_batch_rows, pick_device
-from .evaluate import TestLoss, TestWindows, evaluate
+from .evaluate import HeldOutLoss, HeldOutWindows, evaluate
 from .optimizer import build_optimizer
 from .progress import Listener, Progress
 from .record import RunRecord
@@ -75,14 +75,16 @@ def train(
     model = Transformer(spec.model).to(device)
     model.initialize(spec.seed)
     optimizer = build_optimizer(model, spec.optimizer)
-    first_step = load_newest_checkpoint(checkpoints, spec.trunk_key, spec.branch_step, model, optimizer) if checkpoints else 0
+    first_step = (
+        load_newest_checkpoint(checkpoints, spec.trunk_key, spec.branch_step, model, optimizer) if checkpoints else 0
+    )
     compiled = compile_model(model, say)
     clock = StepClock()
     test_loss, error = None, None
     try:
         run_steps(spec, corpus, model, optimizer, first_step, checkpoints, listener, clock)
         rows = micro_batch_rows(spec.batch_tokens, spec.model.context, device)
-        test_loss = evaluate(model, corpus, TestWindows.of(corpus, spec.model.context), rows, DTYPES[spec.precision])
+        test_loss = evaluate(model, corpus, HeldOutWindows.of(corpus, spec.model.context), rows, DTYPES[spec.precision])
         if not math.isfinite(test_loss.mean):
             raise Diverged(spec.n_steps, math.nan)
     except Diverged as end:
@@ -95,7 +97,9 @@ def train(
 def check_fits(spec: RunSpec, corpus: Corpus) -> None:
     """Raises RunError, before anything is trained, where the corpus cannot serve the run."""
     if spec.model.vocab_size != corpus.vocab_size:
-        raise RunError(f"model vocabulary {spec.model.vocab_size} is not that of corpus {corpus.hash}: {corpus.vocab_size}")
+        raise RunError(
+            f"model vocabulary {spec.model.vocab_size} is not that of corpus {corpus.hash}: {corpus.vocab_size}"
+        )
     most = unique_tokens(len(corpus.train), spec.model.context)
     if spec.tokens > most:
         raise RunError(
@@ -154,7 +158,7 @@ def train_step(
         nll_WT, logsumexp_WT = model(micro_WT[:, :-1], micro_WT[:, 1:], DTYPES[spec.precision])
         loss = nll_WT.mean()
         objective = loss + spec.optimizer.z_loss * logsumexp_WT.square().mean()
-        (objective / len(micro_batches)).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        (objective / len(micro_batches)).backward()
         total += loss.detach() / len(micro_batches)
     torch.nn.utils.clip_grad_norm_(model.parameters(), spec.optimizer.clip_norm, foreach=True)
     for group in optimizer.param_groups:
@@ -188,7 +192,7 @@ class StepClock:
 def _record(
     spec: RunSpec,
     corpus: Corpus,
-    test_loss: TestLoss | None,
+    test_loss: HeldOutLoss | None,
     error: str | None,
     tokens_per_s: float | None,
     wall_s: float,

@@ -85,7 +85,7 @@ def bare_plot(x: Range, y: Range, x_title: str, y_title: str, ticks: tuple[str, 
     kinds = ["linear" if kind == "percent" else "log" for kind in ticks]
     plot = go.Figure()
     plot.update_layout(
-        template={}, meta={"xaxis": ticks[0], "yaxis": ticks[1]}, margin={"l": 52, "r": 12, "t": 28, "b": 52},
+        template={}, meta={"xaxis": ticks[0], "yaxis": ticks[1]}, margin={"l": 52, "r": 18, "t": 28, "b": 52},
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"size": 13, "color": "var(--muted)"},
         showlegend=False, hovermode="closest",
         hoverlabel={"align": "left", "bgcolor": "var(--card)", "bordercolor": "var(--axis)", "font": {"color": "var(--ink)", "size": 13}},
@@ -104,11 +104,12 @@ def add_points(
     plot: go.Figure, runs: Runs, x: Array, y: Array, residuals: Array | None = None, bars: bool = False
 ) -> None:
     """The runs, one trace for each legend group; `bars` are 95 % error bars in y."""
+    size = 8 if len(x) <= 60 else 6
     for group, rows in runs.groups():
         error = {"array": runs.bars[rows].tolist(), "thickness": 1, "width": 2, "color": "var(--axis)"}
         plot.add_scatter(
             x=x[rows].tolist(), y=y[rows].tolist(), mode="markers", legendgroup=group,
-            marker={"size": 8, "color": [runs.colour(runs.N[i]) for i in rows], "line": {"color": "var(--card)", "width": 1}},
+            marker={"size": size, "color": [runs.colour(runs.N[i]) for i in rows], "line": {"color": "var(--card)", "width": 1}},
             error_y=error if bars else None, text=runs.hover(rows, residuals), hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
 
@@ -129,16 +130,17 @@ def add_line(
 def add_label(plot: go.Figure, x: float, y: float, text: str, position: str) -> None:
     """A word in the plot, beside the point."""
     plot.add_scatter(
-        x=[x], y=[y], mode="text", text=[text], textposition=position, textfont={"size": 12, "color": "var(--muted)"},
+        x=[x], y=[y], mode="text", text=[text], textposition=position, textfont={"size": 12, "color": "var(--muted)", "shadow": "0 0 3px var(--card), 0 0 3px var(--card)"},
         hoverinfo="skip", cliponaxis=True,
     )  # fmt: skip
 
 
 def add_band(plot: go.Figure, lower: tuple[Array, Array], upper: tuple[Array, Array]) -> None:
-    """The area between two lines (x, y)."""
-    x, y = (np.concatenate([low, high[::-1]]).tolist() for low, high in zip(lower, upper, strict=True))
+    """The area between two lines (x, y), where they are defined."""
+    x, y = (np.concatenate([low, high[::-1]]) for low, high in zip(lower, upper, strict=True))
+    defined = np.isfinite(x) & np.isfinite(y)
     plot.add_scatter(
-        x=x, y=y, mode="lines", fill="toself", fillcolor="var(--band)", line={"width": 0}, hoverinfo="skip", legendgroup="frontier"
+        x=x[defined].tolist(), y=y[defined].tolist(), mode="lines", fill="toself", fillcolor="var(--band)", line={"width": 0}, hoverinfo="skip", legendgroup="frontier"
     )  # fmt: skip
 
 

@@ -192,21 +192,17 @@ def _add_contours(plot: go.Figure, x: list[float], y: list[float], z: list[list[
 
 
 def _add_diagonals(plot: go.Figure, x: Range, y: Range, least: float, most: float) -> None:
-    """Lines of equal C = 6ND at round powers of ten, each named on the side where it leaves room."""
+    """Lines of equal C = 6ND at round powers of ten, each named where it has room: above its lower end, or else below its middle."""
     sixth = float(np.log10(6.0))
     for power in even_levels(least, most, 5):
+        C = 10.0 ** float(power)
         left, right = max(x[0], power - sixth - y[1]), min(x[1], power - sixth - y[0])
         N = 10 ** np.array([left, right])
-        add_line(plot, N, 10.0**power / (6.0 * N), "diagonals", "var(--axis)", 1)
+        add_line(plot, N, C / (6.0 * N), "diagonals", "var(--axis)", 1)
         plot.data[-1].line.dash = "dot"
-        if right - left > 0.2 * (x[1] - x[0]):
-            middle = 10 ** (0.45 * left + 0.55 * right)
-            leaves_below = right < x[1]
-            C = 10.0 ** float(power)
-            add_label(
-                plot,
-                middle,
-                C / (6.0 * middle),
-                f"C = {flops(C).replace('.0e', 'e')}",
-                "top right" if leaves_below else "bottom left",
-            )
+        if right - left < 0.2 * (x[1] - x[0]):
+            continue
+        ends_below = right < x[1] - 0.25 * (x[1] - x[0])
+        share, position = (0.95, "top right") if ends_below else (0.7, "bottom left")
+        at = 10 ** (left + share * (right - left))
+        add_label(plot, at, C / (6.0 * at), f"C = {flops(C).replace('.0e', 'e')}", position)

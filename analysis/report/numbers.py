@@ -7,11 +7,14 @@ from collections.abc import Sequence
 
 Interval = tuple[float, float]
 
+_UNDEFINED = "—"  # what a law has no value for, as N* has none where an exponent is zero
 _UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 def count(value: float, digits: int = 2) -> str:
     """Parameters or tokens with a unit, to `digits` significant ones but never short of whole units: 25k, 442k, 4.0M, 1.3B."""
+    if not math.isfinite(value):
+        return _UNDEFINED
     for scale, unit in _UNITS:
         if value >= 0.9995 * scale:  # 999,600 is 1.0M, not 1000k
             decimals = digits - 1 - _exponent(value / scale, digits)
@@ -31,7 +34,7 @@ def counts(values: Sequence[float]) -> list[str]:
 
 def flops(value: float) -> str:
     """3.1e13."""
-    return _scientific(value, 1)
+    return _scientific(value, 1) if math.isfinite(value) else _UNDEFINED
 
 
 def rounded(value: float, interval: Interval | None) -> str:
@@ -39,6 +42,8 @@ def rounded(value: float, interval: Interval | None) -> str:
 
     At least one significant digit is kept; without a proper interval, three are. Very large or small ones come as 3e7.
     """
+    if not math.isfinite(value):
+        return _UNDEFINED
     supported = _supported(interval)
     least = -_exponent(value, 1) if value else 0
     return _fixed(value, least + 2 if supported is None else max(supported, least))

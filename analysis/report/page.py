@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
-import numpy as np
 import pandas as pd
 import plotly.offline
 from markupsafe import Markup
@@ -18,27 +16,9 @@ from ..table import RunTable
 from .drawing import palettes
 from .facts import facts
 from .figures import Figure, figures
-from .numbers import Interval, count, flops, rounded, rounded_interval
+from .law import describe, why_none
+from .numbers import count
 from .tables import runs_view
-
-FEWEST_RUNS = 6
-
-
-@dataclass(frozen=True)
-class Estimate:
-    symbol: str
-    meaning: Markup
-    value: str
-    interval: str  # "" without a bootstrap
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The compute-optimal point at one budget: (value, band) pairs, the band "" without a bootstrap."""
-
-    compute: str
-    cells: tuple[tuple[str, str], ...]
-    beyond: bool  # more compute than any run had
 
 
 def write_report(
@@ -94,15 +74,8 @@ def render(
         table=table,
         span=_span(table),
         fit=fit,
-        no_law=None if fit else _why_no_law(table),
-        terms=None if fit is None else {name: rounded(fit.params[name], fit.ci95.get(name)) for name in fit.params},
-        amplitudes=None
-        if fit is None
-        else {name: rounded_interval(fit.ci95[name]) for name in ("A", "B") if name in fit.ci95},
-        estimates=None if fit is None else _estimates(fit),
-        growth=None if fit is None else _growth(fit),
-        budgets=None if fit is None else _budgets(table, fit),
-        rms=None if fit is None else f"{100 * float(np.sqrt(np.mean(fit.residuals**2))):.1f} %",
+        law=None if fit is None else describe(table, fit),
+        no_law=why_none(table),
         figures=[(figure, _json(figure)) for figure in figures(table, fit)],
         runs=runs_view(table.frame if runs is None else runs, table),
         manifest=facts(manifest or {}),
@@ -132,61 +105,4 @@ def _span(table: RunTable) -> dict[str, str] | None:
     if len(table.N) == 0:
         return None
     ends = {"N": table.N, "D": table.D}
-    return {name: f"{count(values.min())} to {count(values.max())}" for name, values in ends.items()}
-
-
-def _why_no_law(table: RunTable) -> str:
-    n = len(table.N)
-    if n < FEWEST_RUNS:
-        finished = "1 run has" if n == 1 else f"{n or 'no'} runs have"
-        return f"There is no law yet: {finished} finished, and a law of five parameters needs at least {FEWEST_RUNS}."
-    return f"No law was fitted to these {n} runs."
-
-
-def _estimates(fit: Fit) -> list[Estimate]:
-    a, b = fit.frontier.a_ci95, fit.frontier.b_ci95
-    return [
-        _estimate("a", "the best N grows as C<sup>a</sup>", fit.frontier.a, a),
-        _estimate("b", "the best D grows as C<sup>b</sup>", fit.frontier.b, b),
-        _estimate("E", "nats per token that no N or D removes", fit.params["E"], fit.ci95.get("E")),
-        _estimate("α", "what a small N adds falls as N<sup>−α</sup>", fit.params["alpha"], fit.ci95.get("alpha")),
-        _estimate("β", "what a small D adds falls as D<sup>−β</sup>", fit.params["beta"], fit.ci95.get("beta")),
-    ]
-
-
-def _estimate(symbol: str, meaning: str, value: float, interval: Interval | None) -> Estimate:
-    return Estimate(
-        symbol, Markup(meaning), rounded(value, interval), "" if interval is None else rounded_interval(interval)
-    )
-
-
-def _growth(fit: Fit) -> str:
-    """The exponents in words: how a tenfold budget is best spent."""
-
-    def times(exponent: float, interval: Interval | None) -> str:
-        if interval is None:
-            return f"{10**exponent:.1f} times"
-        low, high = 10 ** interval[0], 10 ** interval[1]
-        return f"{rounded(10**exponent, (low, high))} times ({rounded_interval((low, high))})"
-
-    N, D = times(fit.frontier.a, fit.frontier.a_ci95), times(fit.frontier.b, fit.frontier.b_ci95)
-    return f"Ten times the compute is best spent on {N} the parameters and {D} the tokens."
-
-
-def _budgets(table: RunTable, fit: Fit) -> list[Budget]:
-    points, most = fit.frontier.budgets, float((6.0 * table.N * table.D).max())
-    bands = (points.N_ci95, points.D_ci95, points.tokens_per_parameter_ci95, points.loss_ci95)
-    values = (points.N, points.D, points.tokens_per_parameter, points.loss)
-    budgets = []
-    for i, C in enumerate(points.C):
-        cells = []
-        for value, band, is_count in zip(values, bands, (True, True, False, False), strict=True):
-            interval = None if band is None else (float(band[i, 0]), float(band[i, 1]))
-            if is_count:
-                cells.append((count(value[i]), "" if interval is None else " to ".join(map(count, interval))))
-            else:
-                cells.append(
-                    (rounded(float(value[i]), interval), "" if interval is None else rounded_interval(interval))
-                )
-        budgets.append(Budget(flops(float(C)).replace(".0e", "e"), tuple(cells), bool(most * 1.001 < C)))
-    return budgets
+    return {name: " to ".join(dict.fromkeys(map(count, (values.min(), values.max())))) for name, values in ends.items()}

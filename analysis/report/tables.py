@@ -16,7 +16,6 @@ from .numbers import count, flops
 MOST_TROUBLES = 5
 MOST_RUNS = 2000  # a page with more rows than this is slow to open
 _NEVER = {"spec"}  # the resolved settings of a run as JSON: for programs
-_FIRST = ("state", "key")
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def _columns(table: RunTable) -> Mapping[str, _Column]:
 
 
 def _ordered(runs: pd.DataFrame, table: RunTable) -> list[str]:
-    first = [*_FIRST, table.n_col, table.d_col, "C_6nd", table.loss_col, f"{table.loss_col}_se"]
+    first = ["state", table.n_col, table.d_col, "C_6nd", table.loss_col, f"{table.loss_col}_se", "bits_per_byte", "key"]
     order = dict.fromkeys([*first, *_COLUMNS, *map(str, runs.columns)])
     return [name for name in order if name in runs and name not in _NEVER]
 

@@ -126,7 +126,9 @@ def _write(spec: CorpusSpec, name: str, sources: list[Source], folder: Path, say
     for side, documents in (("training", train), ("test", test)):
         if not documents:
             raise CorpusError(f"corpus {spec.name}: no {side} document at test_fraction = {spec.test_fraction}")
-    say(f"corpus {spec.name}: {len(train)} training and {len(test)} test documents; training a tokenizer of {spec.vocab_size}")
+    say(
+        f"corpus {spec.name}: {len(train)} training and {len(test)} test documents; training a tokenizer of {spec.vocab_size}"
+    )
     tokenizer = train_tokenizer((document.text for document in train), spec.vocab_size)
     if tokenizer.get_vocab_size() != spec.vocab_size:
         raise CorpusError(
@@ -192,6 +194,4 @@ def _encode(documents: list[Document], tokenizer: Tokenizer, writer: ShardWriter
 
 
 def _count(entries: list[DocumentEntry]) -> Count:
-    return Count(
-        documents=len(entries), bytes=sum(e.bytes for e in entries), tokens=sum(e.tokens for e in entries)
-    )
+    return Count(documents=len(entries), bytes=sum(e.bytes for e in entries), tokens=sum(e.tokens for e in entries))

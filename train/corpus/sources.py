@@ -177,7 +177,7 @@ class _Text(HTMLParser):
     def handle_data(self, data: str) -> None:
         self.pieces.append(" ".join(data.split("\n")))
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002 - the parser passes it
         if tag in self.LINE_TAGS:
             self.pieces.append("\n")
 

@@ -153,7 +153,7 @@ class ShardedTokens:
 
 
 @dataclass(frozen=True)
-class TestDocuments:
+class HeldOutDocuments:
     """Where each held-out document lies in the test tokens."""
 
     offsets: NDArray[np.int64]  # (n_documents + 1,)
@@ -190,9 +190,9 @@ class Corpus:
         return ShardedTokens([self.path / shard.file for shard in self.manifest.test_shards])
 
     @cached_property
-    def test_documents(self) -> TestDocuments:
+    def test_documents(self) -> HeldOutDocuments:
         entries = self.manifest.test_documents
-        return TestDocuments(
+        return HeldOutDocuments(
             offsets=np.cumsum([0, *(entry.tokens for entry in entries)], dtype=np.int64),
             bytes=np.array([entry.bytes for entry in entries], dtype=np.int64),
             source=np.array([self.source_names.index(entry.source) for entry in entries], dtype=np.int64),

