@@ -11,10 +11,10 @@ setup: .venv/ready
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "sixnd needs Python 3.11 or newer; set PYTHON=..."; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' || { echo "python3 has no venv here; on Debian: apt-get install python3-venv"; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable ".[demo]" 2>&1 | grep -v -e 'EditableDeprecation' || true
-	$(BIN)/python -m pip install --quiet --group dev
+	$(BIN)/python -m pip install -qq --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install -qq "$(TORCH)"
+	$(BIN)/python -m pip install -qq --editable ".[demo]"
+	$(BIN)/python -m pip install -qq --group dev
 	@$(BIN)/python -c 'import sixnd.sweeps.cli'
 	@touch $@
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import verdicts
-from .frontier import Frontier, Points, default_budgets, exponent_a, frontier, optimal
+from .frontier import Frontier, Points, default_budgets, frontier, optimal
 from .intervals import bootstrap as resample
 from .intervals import ci95, refit
 from .laws import Array, Chinchilla, Rows
@@ -112,7 +112,7 @@ def fit(table: RunTable, *, delta: float = 1e-3, bootstrap: int = 1000, seed: in
         verdicts.exponent_unidentified(N, D, params, edge.a_ci95, samples, again, LAW.max_exponent),
         verdicts.E_unidentified(float(params[2]), samples),
         verdicts.outlier(N, D, residuals),
-        verdicts.influential_run(N, D, edge.a, exponent_a(samples), again),
+        verdicts.influential_run(N, D, edge.a, again) if bootstrap else None,
         verdicts.no_intervals(bootstrap),
         verdicts.rows_set_aside(table.set_aside),
     )

@@ -47,13 +47,11 @@ def exponent_a(params: Array) -> Array:
 
 def optimal(params: Array, samples: Array, C: Array) -> Points:
     """The optimum at budgets C (k,) for params (5,), with percentile bands from samples (S, 5), S may be 0."""
-    N, D, loss = (values[0] for values in _solve(params[None], C))
+    N, D, loss, ratio = (values[0] for values in _solve(params[None], C))
     if not len(samples):
-        return Points(C, N, D, loss, D / N, None, None, None, None)
-    Ns, Ds, losses = _solve(samples, C)
-    with np.errstate(all="ignore"):
-        ratio = Ds / Ns
-    return Points(C, N, D, loss, D / N, ci95(Ns), ci95(Ds), ci95(losses), ci95(ratio))
+        return Points(C, N, D, loss, ratio, None, None, None, None)
+    bands = [ci95(values) for values in _solve(samples, C)]
+    return Points(C, N, D, loss, ratio, bands[0], bands[1], bands[2], bands[3])
 
 
 def frontier(params: Array, samples: Array, budgets: Array) -> Frontier:
@@ -73,8 +71,8 @@ def default_budgets(N: Array, D: Array) -> Array:
     return np.array([float(f"{budget:.1e}") for budget in exact])
 
 
-def _solve(params: Array, C: Array) -> tuple[Array, Array, Array]:
-    """N* = G (C/6)^a with G = (alpha A / (beta B))^(1/(alpha + beta)), D* = C/(6 N*), and L there: each (S, k); nan where undefined."""
+def _solve(params: Array, C: Array) -> tuple[Array, Array, Array, Array]:
+    """N* = G (C/6)^a with G = (alpha A / (beta B))^(1/(alpha + beta)), D* = C/(6 N*), L and D*/N* there: each (S, k), nan where undefined."""
     A, B, E, alpha, beta = (params[:, i : i + 1] for i in range(5))
     with np.errstate(all="ignore"):
         log_g = (np.log(alpha) + np.log(A) - np.log(beta) - np.log(B)) / (alpha + beta)
@@ -82,4 +80,4 @@ def _solve(params: Array, C: Array) -> tuple[Array, Array, Array]:
         log_n = log_g + beta / (alpha + beta) * log_nd
         log_d = log_nd - log_n
         loss = A * np.exp(-alpha * log_n) + B * np.exp(-beta * log_d) + E
-        return np.exp(log_n), np.exp(log_d), loss
+        return np.exp(log_n), np.exp(log_d), loss, np.exp(log_d - log_n)

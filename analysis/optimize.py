@@ -107,9 +107,10 @@ def global_minimum(law: Chinchilla, rows: Rows, delta: float) -> Optimum:
         theta = found.theta
     fits = huber(few.y - law.shares(grid, few).f, delta).sum(1)
     direct = minimise(law, few, ones, grid[np.argsort(fits, kind="stable")[:16]], delta, 60)
-    theta = np.concatenate([theta[:24], direct.theta])
-    count = np.concatenate([count[:24], np.zeros(len(direct.theta), dtype=np.intp)])
-    final, count = _distinct(law, rows, minimise(law, rows, np.ones((1, n)), theta, delta, 2000), count)
+    pooled = minimise(law, few, ones, np.concatenate([theta[:24], direct.theta]), delta, 60)
+    found, count = _distinct(law, few, pooled, np.concatenate([count[:24], np.zeros(len(direct.theta), dtype=np.intp)]))
+    polished = minimise(law, rows, np.ones((1, n)), found.theta, delta, 2000)
+    final, count = _distinct(law, rows, polished, count)
     return Optimum(
         theta=final.theta[0],
         objective=float(final.objective[0]),

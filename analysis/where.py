@@ -105,7 +105,7 @@ def _float(number: int | float) -> float:
 
 
 def _all(masks: list[Mask]) -> Mask:
-    return np.stack(masks).all(axis=0)
+    return np.asarray(np.stack(masks).all(axis=0), dtype=np.bool_)
 
 
 def _short(text: str) -> str:

@@ -12,7 +12,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-
 from sixnd.sweeps.plan import make_plan
 from sixnd.sweeps.spec import load_sweep
 from sixnd.train.corpus.build import build_corpus
@@ -37,14 +36,19 @@ def main() -> int:
             losses: dict[float, list[float]] = {}
             for factor in FACTORS:
                 lr = factor * peak_lr(n)
-                specs = [r.model_copy(update={"optimizer": r.optimizer.model_copy(update={"lr": lr})}) for r in trunk.runs]
+                specs = [
+                    r.model_copy(update={"optimizer": r.optimizer.model_copy(update={"lr": lr})}) for r in trunk.runs
+                ]
                 records = [train(spec, checkpoints=Path(checkpoints), say=lambda _: None) for spec in specs]
                 losses[factor] = [r.test_loss if r.test_loss is not None else float("inf") for r in records]
                 print(f"{n:9,} {lr:8.1e}  " + "  ".join(f"{x:11.4f}" for x in losses[factor]), flush=True)
             for factor in (0.5, 2.0):
                 if all(x < y - TOLERANCE for x, y in zip(losses[factor], losses[1.0], strict=True)):
                     beaten.append(f"N = {n:,} wants {factor:g} x the default")
-    print("default peak lr: " + ("; ".join(beaten) or f"no rung gains {TOLERANCE} nats at both D from half or twice of it"))
+    print(
+        "default peak lr: "
+        + ("; ".join(beaten) or f"no rung gains {TOLERANCE} nats at both D from half or twice of it")
+    )
     return 1 if beaten else 0
 
 

@@ -22,7 +22,7 @@ app = App(
 corpus_app = App(name="corpus", help="Build a corpus, or look at one.", help_format="markdown")
 app.command(corpus_app)
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 Out = Annotated[Path | None, Parameter(name="--out", help="Folder of the sweep; sweeps-out/NAME by default.")]
 Corpora = Annotated[
     Path | None, Parameter(name="--corpora", help="Folder of built corpora; $SIXND_CORPORA or ./corpora by default.")
@@ -220,19 +220,19 @@ def predict(
     from ..analysis.predict import load_fit, predict_at, predict_at_flops
     from .spec import SpecError, parse_count
 
+    if (flops is None) == (params is None or tokens is None) or (flops is not None and (params or tokens)):
+        raise SpecError("predict: give --params and --tokens, or --flops alone")
     law = load_fit(fit_json)
-    if flops is not None and params is None and tokens is None:
+    if flops is not None:
         answer = predict_at_flops(law, flops)
-    elif params is not None and tokens is not None and flops is None:
-        numbers = []
+    else:
+        point = []
         for option, text in (("--params", params), ("--tokens", tokens)):
             try:
-                numbers.append(float(str(parse_count(text))))
+                point.append(float(str(parse_count(text))))
             except ValueError as error:
                 raise SpecError(f"{option}: {error}") from None
-        answer = predict_at(law, *numbers)
-    else:
-        raise SpecError("predict: give --params and --tokens, or --flops alone")
+        answer = predict_at(law, *point)
     if json_out:
         print(json.dumps(answer, indent=1, allow_nan=False))
         return
@@ -264,7 +264,6 @@ def report(folder: Path, *, corpora: Corpora = None, bootstrap: int = 1000) -> N
 def main() -> None:
     """Runs a command and turns what went wrong into one line and an exit code."""
     from ..analysis.fit import FitError
-    from ..analysis.predict import FitFileError
     from ..analysis.table import TableError
     from ..train.corpus.spec import CorpusError
     from .driver import Interrupted
@@ -277,7 +276,7 @@ def main() -> None:
         app(sys.argv[1:])
     except CycloptsError as error:
         _end(2, " ".join(str(error).split()) or "see sixnd --help")
-    except (SpecError, TableError, FitError, FitFileError, CorpusError, LedgerError) as error:
+    except (SpecError, TableError, FitError, CorpusError, LedgerError) as error:
         _end(2, str(error))
     except (Failed, Interrupted) as error:
         _end(1, str(error))

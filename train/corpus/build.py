@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from .sources import Document, Source, read_package
 from .spec import CorpusError, CorpusSpec
 from .store import (
+    AGAIN,
     DTYPE,
     EOT_ID,
     FORMAT_VERSION,
@@ -32,6 +33,7 @@ from .store import (
     ShardWriter,
     SourceEntry,
     read_corpus,
+    sync,
 )
 from .tokenizer import train_tokenizer
 
@@ -72,6 +74,8 @@ def build_from_sources(
     with FileLock(folder / f".{name}.lock"):
         if (folder / name / MANIFEST).is_file():
             return read_corpus(folder / name)
+        if (folder / name).exists():  # a build is renamed into place whole, so somebody took the manifest away
+            raise CorpusError(f"{folder / name}: {MANIFEST} is missing; {AGAIN}")
         for leftover in folder.glob(f"*{UNFINISHED}"):
             if leftover.name.startswith(name):  # the lock is ours, so whoever made it is gone
                 shutil.rmtree(leftover)
@@ -79,10 +83,12 @@ def build_from_sources(
         temporary.mkdir()
         try:
             _write(spec, name, sources, temporary, say)
-        except CorpusError:
+        except BaseException:  # Ctrl-C and a full disk included: what is half built is of no use
             shutil.rmtree(temporary)
             raise
+        sync(temporary)
         temporary.rename(folder / name)
+        sync(folder)
     return read_corpus(folder / name)
 
 
@@ -136,6 +142,7 @@ def _write(spec: CorpusSpec, name: str, sources: list[Source], folder: Path, say
             f" {tokenizer.get_vocab_size()} is the most"
         )
     tokenizer.save(str(folder / TOKENIZER))
+    sync(folder / TOKENIZER)
     entries, shards = {}, {}
     for side, documents in (("train", train), ("test", test)):
         writer = ShardWriter(folder, side, spec.shard_tokens)
@@ -170,10 +177,8 @@ def _write(spec: CorpusSpec, name: str, sources: list[Source], folder: Path, say
         versions={"sixnd": version("sixnd"), "tokenizers": version("tokenizers"), "python": platform.python_version()},
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    with (folder / MANIFEST).open("w", encoding="utf-8") as file:
-        file.write(manifest.model_dump_json(indent=1))
-        file.flush()
-        os.fsync(file.fileno())
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+    sync(folder / MANIFEST)
     say(
         f"corpus {spec.name}: {total['train'].tokens:,} training and {total['test'].tokens:,} test tokens"
         f" ({manifest.bytes_per_token:.2f} bytes a token) in {time.perf_counter() - started:.0f} s"

@@ -25,6 +25,8 @@ FORMAT_VERSION = 1
 EOT_ID = 0
 DTYPE = np.dtype("<u2")
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
+# Never "delete": the path may be one that a user mistyped.
+AGAIN = "move the folder away and build the corpus again with `sixnd corpus build`"
 
 
 class _Frozen(BaseModel):
@@ -209,21 +211,33 @@ def read_corpus(path: Path) -> Corpus:
     Raises:
         CorpusError: it is not there, or its manifest, tokenizer or a shard's size is not what it should be.
     """
-    again = "delete the folder and build it again with `sixnd corpus build`"
     if not (path / MANIFEST).is_file():
         raise CorpusError(f"{path}: no corpus here; build it with `sixnd corpus build`")
     try:
         manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
     except ValueError:
-        raise CorpusError(f"{path / MANIFEST}: not a manifest of format {FORMAT_VERSION}; {again}") from None
+        raise CorpusError(f"{path / MANIFEST}: not a manifest of format {FORMAT_VERSION}; {AGAIN}") from None
+    if manifest.format_version != FORMAT_VERSION:
+        raise CorpusError(
+            f"{path / MANIFEST}: format {manifest.format_version} where {FORMAT_VERSION} is needed; {AGAIN}"
+        )
     for shard in (*manifest.train_shards, *manifest.test_shards):
         file = path / shard.file
         size = file.stat().st_size if file.is_file() else 0
         if size != shard.tokens * DTYPE.itemsize:
-            raise CorpusError(f"{file}: {size:,} bytes where {shard.tokens * DTYPE.itemsize:,} should be; {again}")
+            raise CorpusError(f"{file}: {size:,} bytes where {shard.tokens * DTYPE.itemsize:,} should be; {AGAIN}")
     if not (path / TOKENIZER).is_file():
-        raise CorpusError(f"{path / TOKENIZER}: missing; {again}")
+        raise CorpusError(f"{path / TOKENIZER}: missing; {AGAIN}")
     return Corpus(path, manifest)
+
+
+def sync(path: Path) -> None:
+    """Returns once a file, or the entries of a folder, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def damaged_files(corpus: Corpus) -> Iterator[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,7 @@ def test_no_text_stands_on_both_sides_or_twice() -> None:
 def test_the_order_mixes_sources() -> None:
     documents = [Document("a" if i < 100 else "b", d.id, d.text) for i, d in enumerate(make_documents(200))]
     train, _ = split(documents, 0.2)
-    changes = sum(x.source != y.source for x, y in zip(train, train[1:], strict=False))
+    changes = sum(x.source != y.source for x, y in pairwise(train))
     assert changes > len(train) / 4
 
 
@@ -163,7 +163,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=shard.name):
         open_corpus(corpus.hash, tmp_path)
     (corpus.path / "manifest.json").write_text("{")
-    with pytest.raises(CorpusError, match="manifest.json") as error:
+    with pytest.raises(CorpusError, match=r"manifest\.json") as error:
         open_corpus(corpus.hash, tmp_path)
     assert "\n" not in str(error.value)
 
@@ -228,4 +228,4 @@ def test_the_embedded_text(tmp_path: Path) -> None:
     assert manifest["train"]["tokens"] > 5_000_000
     text = corpus.tokenizer().decode(corpus.test.windows(np.zeros(1, np.int64), 2000)[0].tolist())
     assert "<br" not in text and "&nbsp;" not in text
-    assert os.stat(corpus.path / "train-00000.bin").st_size == 2 * len(corpus.train)
+    assert (corpus.path / "train-00000.bin").stat().st_size == 2 * len(corpus.train)
