@@ -29,7 +29,7 @@ def main() -> int:
     sweep = load_sweep("demo", overrides)
     plan = make_plan(sweep, build_corpus(sweep.corpus))
     print(f"{'N no emb.':>9} {'peak lr':>8}  " + "  ".join(f"D = {run.tokens:,}" for run in plan.trunks[0].runs))
-    beaten = []
+    beaten: list[str] = []
     with tempfile.TemporaryDirectory() as checkpoints:
         for trunk in plan.trunks:
             n = trunk.runs[0].model.n_non_embedding
@@ -42,9 +42,11 @@ def main() -> int:
                 records = [train(spec, checkpoints=Path(checkpoints), say=lambda _: None) for spec in specs]
                 losses[factor] = [r.test_loss if r.test_loss is not None else float("inf") for r in records]
                 print(f"{n:9,} {lr:8.1e}  " + "  ".join(f"{x:11.4f}" for x in losses[factor]), flush=True)
-            for factor in (0.5, 2.0):
-                if all(x < y - TOLERANCE for x, y in zip(losses[factor], losses[1.0], strict=True)):
-                    beaten.append(f"N = {n:,} wants {factor:g} x the default")
+            beaten += [
+                f"N = {n:,} wants {factor:g} x the default"
+                for factor in (0.5, 2.0)
+                if all(x < y - TOLERANCE for x, y in zip(losses[factor], losses[1.0], strict=True))
+            ]
     print(
         "default peak lr: "
         + ("; ".join(beaten) or f"no rung gains {TOLERANCE} nats at both D from half or twice of it")

@@ -26,7 +26,7 @@ def test_counts(text: object, count: int) -> None:
 
 @pytest.mark.parametrize("text", ["many", "1.5", "0.0001k", 1.5, "nan", "inf", float("inf"), "1e400"])
 def test_what_is_no_count(text: object) -> None:
-    with pytest.raises(ValueError, match="count|whole"):
+    with pytest.raises(ValueError, match=r"count|whole"):
         parse_count(text)
 
 

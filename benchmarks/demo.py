@@ -1,0 +1,71 @@
+"""The demo against its targets: time, time of a second demo, losses that fall along rows and columns, residuals.
+
+    python benchmarks/demo.py                # about four minutes on two cores
+    python benchmarks/demo.py --eager        # as on a machine without a C++ compiler
+
+Set-up is not timed; a cold compilation cache is. Exits 1 where a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+
+LIMIT_S, EAGER_LIMIT_S, AGAIN_LIMIT_S, RMS_LIMIT = 240, 720, 20, 0.02
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--eager", action="store_true", help="hide the compiler")
+    eager = parser.parse_args().eager
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {
+            "TORCHINDUCTOR_CACHE_DIR": f"{folder}/compiled",
+            "SIXND_CORPORA": f"{folder}/corpora",
+        }
+        if eager:
+            environment["CXX"] = "no-compiler"
+        out = Path(folder) / "demo"
+        first = _demo(out, environment)
+        before = (out / "fit.json").read_bytes(), (out / "runs.jsonl").read_bytes()
+        again = _demo(out, environment)
+        same = before == ((out / "fit.json").read_bytes(), (out / "runs.jsonl").read_bytes())
+        rows = [json.loads(line) for line in (out / "runs.jsonl").read_text().splitlines()]
+        rms = json.loads((out / "fit.json").read_text())["rms_log_residual"]
+    losses = {(row["N_total"], row["D"]): row["test_loss"] for row in rows if row["state"] == "done"}
+    ns, ds = sorted({n for n, _ in losses}), sorted({d for _, d in losses})
+    lines = [[losses[n, d] for d in ds] for n in ns] + [[losses[n, d] for n in ns] for d in ds]
+    falls = all(a > b for line in lines for a, b in pairwise(line))
+    limit = EAGER_LIMIT_S if eager else LIMIT_S
+    checks = [
+        ("runs done, at least 5 N x 4 D", f"{len(losses)}", len(losses) >= 20 and len(ns) >= 5 and len(ds) >= 4),
+        (f"demo, at most {limit} s", f"{first:.0f} s", first <= limit),
+        (f"demo again, under {AGAIN_LIMIT_S} s", f"{again:.1f} s", again < AGAIN_LIMIT_S),
+        ("demo again gives the same numbers", str(same), same),
+        ("losses fall along rows and columns", str(falls), falls),
+        (f"residual RMS under {RMS_LIMIT:.0%}", f"{rms:.2%}", rms < RMS_LIMIT),
+    ]
+    for name, value, held in checks:
+        print(f"{name:40} {value:>8}  {'met' if held else 'MISSED'}")
+    print(
+        f"demo{' eager' if eager else ''}: {first:.0f} s, again {again:.1f} s, {len(losses)} runs, RMS {rms:.2%}; {os.cpu_count()} cores"
+    )
+    return 0 if all(held for _, _, held in checks) else 1
+
+
+def _demo(out: Path, environment: dict[str, str]) -> float:
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "sixnd.sweeps.cli", "demo", "--out", str(out)]
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    sys.exit(main())
