@@ -111,6 +111,7 @@ class _Sweep:
         self.last_trunk: dict[int, str] = {}
         self.attempts: dict[str, int] = {}
         self.ended: set[str] = set()
+        self.compiled_widths: set[int] = set()
         self.executor = LocalExecutor(n_slots, self.places)
         self.bar = tqdm(total=sum(self.work.values()), unit="tok", unit_scale=True, desc=f"{len(self.work)} runs")
 
@@ -144,12 +145,17 @@ class _Sweep:
         if not free:
             return
         own = self.last_trunk.get(slot)
-        trunk = own if own in free else max(free, key=self._remaining)
+        trunk = own if own in free else max(free, key=self._preference)
         run = self.queues[trunk].pop(0)
         self.attempts[run.key] = self.attempts.get(run.key, 0) + 1
         self.ledger.start(run.key)
         self.executor.submit(slot, run)
         self.on_slot[slot], self.last_trunk[slot] = run, trunk
+
+    def _preference(self, trunk: str) -> tuple[bool, float]:
+        """Longest first, but not of a width that another slot is compiling now: it would be compiled twice."""
+        compiling = {run.model.d_model for run in self.on_slot.values()} - self.compiled_widths
+        return self.trunks[trunk].runs[0].model.d_model not in compiling, self._remaining(trunk)
 
     def _remaining(self, trunk: str) -> float:
         return sum(self.costs.get(run.key, 0.0) for run in self.queues[trunk])
@@ -169,6 +175,7 @@ class _Sweep:
             self.ledger.back_to("failed", run.key, outcome.error)
         else:
             self.ledger.finish(outcome.record)
+            self.compiled_widths.add(run.model.d_model)
             record = outcome.record
             result = record.error or f"test loss {record.test_loss:.4f} ± {record.test_loss_se:.4f} nats/token"
             self.bar.write(f"[{len(self.ended)}/{len(self.work)}] {name}: {result} ({record.wall_s:.0f} s)")

@@ -66,7 +66,8 @@ class Ledger:
                 columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
                 self.connection.execute(f"CREATE TABLE IF NOT EXISTS runs ({columns})")
                 self.connection.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
-                self.connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
+                if self.meta("schema") is None:  # a reader of a ledger in use must not ask for the write lock
+                    self.connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
         except sqlite3.Error as error:
             raise LedgerError(f"{path}: cannot be used as a ledger: {error}") from None
         if self.meta("schema") != str(SCHEMA_VERSION):
