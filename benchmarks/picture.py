@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-import chromium  # noqa: E402 - the tests' own browser
+import chromium
 
 
 def main(report: str, picture: str) -> None:

@@ -10,10 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ..models.config import ModelConfig
 from ..train.corpus.build import build_corpus, corpora_root
 from ..train.corpus.store import Corpus
-from ..train.device import has_compiler
+from ..train.device import has_compiler, usual_slots
 from ..train.probe import probe_tokens_per_s
 from .driver import elapsed, run_sweep, seconds_in_words
 from .ledger import FILE, open_ledger
@@ -71,28 +70,18 @@ def prepare(
     Raises:
         SpecError, CorpusError, LedgerError: one line for each thing that is wrong.
     """
-    import os
-
-    import torch
-
     sweep = load_sweep(spec, overrides)
     folder, root = out or Path("sweeps-out") / sweep.name, corpora_root(corpora)
     corpus = build_corpus(sweep.corpus, root, say)
     plan = make_plan(sweep, corpus)
     finished: frozenset[str] = frozenset()
-    speeds: dict[ModelConfig, float] = {}
     if (folder / FILE).is_file():
         ledger = open_ledger(folder)
         finished = ledger.finished_keys()
         ledger.close()
     unfinished = {run.model for run in plan.runs if run.key not in finished}
-    speeds = probe_tokens_per_s(unfinished, sweep.train.batch_tokens) | dict.fromkeys(
-        {r.model for r in plan.runs} - unfinished, 1.0
-    )
-    devices = torch.cuda.device_count() if torch.cuda.is_available() else os.cpu_count() or 1
-    return Session(
-        sweep, corpus, plan, folder, root, sweep.workers or devices, finished, plan.seconds(speeds, finished)
-    )
+    seconds = plan.seconds(probe_tokens_per_s(unfinished, sweep.train.batch_tokens), finished)
+    return Session(sweep, corpus, plan, folder, root, sweep.workers or usual_slots(), finished, seconds)
 
 
 def train_and_report(session: Session, bootstrap: int, console: Console) -> None:
@@ -112,6 +101,10 @@ def train_and_report(session: Session, bootstrap: int, console: Console) -> None
         if session.seconds
         else f"all {len(session.plan.runs)} runs are in {where_is(session.out / FILE)}: nothing to train"
     )
+    if others := len(session.finished - {run.key for run in session.plan.runs}):
+        console.print(
+            f"{others} finished runs of this ledger are not in the plan; they stay, and the law is fitted to them too"
+        )
     run_sweep(session.sweep, session.plan, session.out, session.corpora, session.n_slots, session.seconds)
     if session.seconds:
         console.print(f"trained in {elapsed(start)}")

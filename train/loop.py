@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,7 +25,7 @@ from .corpus.store import Corpus
 from .device import compile_model, device_name, micro_batch_rows, pick_device
 from .evaluate import HeldOutLoss, HeldOutWindows, evaluate
 from .optimizer import build_optimizer
-from .progress import Listener, Progress
+from .progress import Listener, Progress, TqdmListener
 from .record import RunRecord
 from .spec import RunSpec
 
@@ -61,7 +62,7 @@ def train(
         spec: the run.
         corpora: folder of built corpora; None for the default one.
         checkpoints: folder where trunks keep their branch points; None keeps none.
-        listener: told of the progress every few steps.
+        listener: told of the progress every few steps; a tqdm bar where none is given.
         say: receives the few lines worth printing.
 
     Raises:
@@ -82,7 +83,8 @@ def train(
     clock = StepClock()
     test_loss, error = None, None
     try:
-        run_steps(spec, corpus, model, optimizer, first_step, checkpoints, listener, clock)
+        with TqdmListener(f"N {spec.model.n_total:,}") if listener is None else nullcontext(listener) as heard:
+            run_steps(spec, corpus, model, optimizer, first_step, checkpoints, heard, clock)
         rows = micro_batch_rows(spec.batch_tokens, spec.model.context, device)
         test_loss = evaluate(model, corpus, HeldOutWindows.of(corpus, spec.model.context), rows, DTYPES[spec.precision])
         if not math.isfinite(test_loss.mean):
@@ -115,7 +117,7 @@ def run_steps(
     optimizer: torch.optim.Optimizer,
     first_step: int,
     checkpoints: Path | None,
-    listener: Listener | None,
+    listener: Listener,
     clock: StepClock,
 ) -> None:
     """Trains from `first_step` to the end of the run, leaving a checkpoint at its branch point."""
@@ -136,8 +138,7 @@ def run_steps(
             if not math.isfinite(value):
                 raise Diverged(step, last_finite)
             last_finite = value
-            if listener is not None:
-                listener(Progress(seen + spec.batch_tokens, spec.tokens, value, clock.tokens_per_s or 0.0))
+            listener(Progress(seen + spec.batch_tokens, spec.tokens, value, clock.tokens_per_s or 0.0))
 
 
 def train_step(
