@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from ...train.device import one_thread_environment
+from ...train.device import worker_environment
 from ...train.record import RunRecord
 from ...train.spec import RunSpec
 from ..live import LiveFile
@@ -41,7 +41,7 @@ class LocalExecutor:
     """One pool of one process a slot, so that a worker killed costs its own run and no other."""
 
     def __init__(self, n_slots: int, places: Places) -> None:
-        os.environ.update(one_thread_environment())  # spawned workers inherit it before they import torch
+        os.environ.update(worker_environment())  # spawned workers inherit it before they start
         self.places = places
         context = multiprocessing.get_context("spawn")
         self.pools = [
