@@ -37,8 +37,10 @@ def corpus_build(spec: str = "demo", *overrides: str, corpora: Corpora = None) -
 
     Parameters
     ----------
-    spec: A sweep's TOML file, or a preset's name.
-    overrides: key=value, such as corpus.test_fraction=0.1.
+    spec
+        A sweep's TOML file, or a preset's name.
+    overrides
+        key=value, such as corpus.test_fraction=0.1.
     """
     from ..train.corpus.build import build_corpus
     from .spec import load_sweep
@@ -56,9 +58,12 @@ def corpus_inspect(corpus: str, *, corpora: Corpora = None, context: int = 256, 
 
     Parameters
     ----------
-    corpus: Its hash, or its folder.
-    context: Tokens a model sees at once.
-    verify: Read every file and check its sha256.
+    corpus
+        Its hash, or its folder.
+    context
+        Tokens a model sees at once.
+    verify
+        Read every file and check its sha256.
     """
     from ..train.corpus.build import open_corpus
     from ..train.corpus.store import damaged_files
@@ -82,8 +87,10 @@ def plan(spec: str, *overrides: str, out: Out = None, corpora: Corpora = None) -
 
     Parameters
     ----------
-    spec: A TOML file, or a preset's name (demo).
-    overrides: key=value, such as train.lr=3e-3.
+    spec
+        A TOML file, or a preset's name (demo).
+    overrides
+        key=value, such as train.lr=3e-3.
     """
     from .session import prepare
 
@@ -100,9 +107,12 @@ def run(spec: str, *overrides: str, out: Out = None, corpora: Corpora = None, bo
 
     Parameters
     ----------
-    spec: A TOML file, or a preset's name (demo).
-    overrides: key=value, such as train.lr=3e-3 or seeds=[0,1,2].
-    bootstrap: Resamples for the intervals.
+    spec
+        A TOML file, or a preset's name (demo).
+    overrides
+        key=value, such as train.lr=3e-3 or seeds=[0,1,2].
+    bootstrap
+        Resamples for the intervals.
     """
     from .session import prepare, train_and_report
 
@@ -126,7 +136,8 @@ def status(folder: Path) -> None:
 
     Parameters
     ----------
-    folder: The sweep's folder.
+    folder
+        The sweep's folder.
     """
     from .ledger import open_ledger
     from .live import read_live
@@ -165,15 +176,24 @@ def fit(
 
     Parameters
     ----------
-    table: .csv, .parquet, .jsonl, a sweep's folder or its ledger.
-    where: Columns compared with constants, joined by and/or; only these rows are fitted.
-    delta: Where the Huber loss of log L turns from square to linear.
-    bootstrap: Resamples for the intervals; 0 for none.
-    seed: Of the resamples.
-    n_col: Column of parameters.
-    d_col: Column of training tokens.
-    loss_col: Column of the loss in nats per token.
-    json_out: Where the fit goes as JSON; - prints it, and nothing else.
+    table
+        .csv, .parquet, .jsonl, a sweep's folder or its ledger.
+    where
+        Columns compared with constants, joined by and/or; only these rows are fitted.
+    delta
+        Where the Huber loss of log L turns from square to linear.
+    bootstrap
+        Resamples for the intervals; 0 for none.
+    seed
+        Of the resamples.
+    n_col
+        Column of parameters.
+    d_col
+        Column of training tokens.
+    loss_col
+        Column of the loss in nats per token.
+    json_out
+        Where the fit goes as JSON; - prints it, and nothing else.
     """
     from ..analysis.fit import fit as fit_law
     from ..analysis.table import read_table
@@ -211,11 +231,16 @@ def predict(
 
     Parameters
     ----------
-    fit_json: What `sixnd fit --json` wrote.
-    params: N, with --tokens.
-    tokens: D, with --params.
-    flops: C = 6ND, for the compute-optimal N and D.
-    json_out: Print JSON.
+    fit_json
+        What `sixnd fit --json` wrote.
+    params
+        N, with --tokens.
+    tokens
+        D, with --params.
+    flops
+        C = 6ND, for the compute-optimal N and D.
+    json_out
+        Print JSON.
     """
     from ..analysis.predict import load_fit, predict_at, predict_at_flops
     from .spec import SpecError, parse_count
@@ -252,8 +277,10 @@ def report(folder: Path, *, corpora: Corpora = None, bootstrap: int = 1000) -> N
 
     Parameters
     ----------
-    folder: The sweep's folder.
-    bootstrap: Resamples for the intervals.
+    folder
+        The sweep's folder.
+    bootstrap
+        Resamples for the intervals.
     """
     from .results import analyse
     from .session import conclude

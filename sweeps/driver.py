@@ -47,7 +47,8 @@ def run_sweep(sweep: SweepSpec, plan: Plan, out: Path, corpora: Path, n_slots: i
     with _only_driver(out):
         ledger = Ledger(out / FILE)
         try:
-            _check_settings(ledger, sweep, out)
+            refuse_other_settings(ledger, sweep, out)
+            ledger.set_meta("settings", json.dumps(_flat(sweep.settings()), sort_keys=True))
             ledger.plan(planned_row(run) for run in plan.runs)
             if ledger.finished_keys().issuperset(run.key for run in plan.runs):
                 return
@@ -66,14 +67,14 @@ def _only_driver(out: Path) -> Iterator[None]:
         raise SpecError(f"{out}: another sixnd is running this sweep; wait for it, or give another --out") from None
 
 
-def _check_settings(ledger: Ledger, sweep: SweepSpec, out: Path) -> None:
-    """A grid may grow; what all its runs share may not change, or the law would be fitted across two recipes."""
+def refuse_other_settings(ledger: Ledger, sweep: SweepSpec, out: Path) -> None:
+    """A grid may grow; what all its runs share may not change, or the law would be fitted across two recipes.
+
+    Raises:
+        SpecError: the ledger was started with other settings; the line names the first that differs.
+    """
     settings = _flat(sweep.settings())
-    known = ledger.meta("settings")
-    if known is None:
-        ledger.set_meta("settings", json.dumps(settings, sort_keys=True))
-        return
-    before = json.loads(known)
+    before = json.loads(ledger.meta("settings") or "{}") or settings
     for key in sorted(before.keys() | settings.keys()):
         if before.get(key) != settings.get(key):
             raise SpecError(

@@ -81,6 +81,8 @@ class Ledger:
         return row["value"] if row else None
 
     def set_meta(self, name: str, value: str) -> None:
+        if self.meta(name) == value:  # a finished sweep's file is not touched
+            return
         with self.connection:
             self.connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 

@@ -14,7 +14,7 @@ from ..train.corpus.build import build_corpus, corpora_root
 from ..train.corpus.store import Corpus
 from ..train.device import has_compiler, usual_slots
 from ..train.probe import probe_tokens_per_s
-from .driver import elapsed, run_sweep, seconds_in_words
+from .driver import elapsed, refuse_other_settings, run_sweep, seconds_in_words
 from .ledger import FILE, open_ledger
 from .plan import Plan, make_plan
 from .results import Results, analyse
@@ -92,6 +92,10 @@ def train_and_report(session: Session, bootstrap: int, console: Console) -> None
         SpecError: the folder belongs to another sweep or another driver.
     """
     start = time.perf_counter()
+    if (session.out / FILE).is_file():
+        ledger = open_ledger(session.out)
+        refuse_other_settings(ledger, session.sweep, session.out)
+        ledger.close()
     if session.seconds:
         console.print(session.table())
         if not has_compiler():
