@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def small_sweep() -> SweepSpec:
 
 
 def main(corpora: str, corpus: str, out: str) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background hands on that it is ignored
     sweep = small_sweep()
     plan = make_plan(sweep, open_corpus(corpus, Path(corpora)))
     try:
