@@ -13,6 +13,8 @@ Array = npt.NDArray[np.float64]
 class FitError(ValueError):
     """A law cannot be fitted or used as asked, or a file is not a fit; the message is one line."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True)
 class Rows:

@@ -23,6 +23,8 @@ LEDGER_COLUMNS = {"N": "N_total", "loss": "test_loss"}
 class TableError(ValueError):
     """The table cannot be used; the message is one line that names the file and what is allowed."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True)
 class RunTable:

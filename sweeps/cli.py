@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
-from rich.console import Console
+
+from .corpus_cli import Corpora, console, corpus_app
 
 app = App(
     name="sixnd",
@@ -19,64 +20,9 @@ app = App(
     print_error=False,
     exit_on_error=False,
 )
-corpus_app = App(name="corpus", help="Build a corpus, or look at one.", help_format="markdown")
 app.command(corpus_app)
 
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 Out = Annotated[Path | None, Parameter(name="--out", help="Folder of the sweep; sweeps-out/NAME by default.")]
-Corpora = Annotated[
-    Path | None, Parameter(name="--corpora", help="Folder of built corpora; $SIXND_CORPORA or ./corpora by default.")
-]
-
-
-@corpus_app.command(name="build")
-def corpus_build(spec: str = "demo", *overrides: str, corpora: Corpora = None) -> None:
-    """Build the corpus of a sweep, or say where it is if it is there already.
-
-    Example: `sixnd corpus build demo corpus.vocab_size=2048`
-
-    Parameters
-    ----------
-    spec
-        A sweep's TOML file, or a preset's name.
-    overrides
-        key=value, such as corpus.test_fraction=0.1.
-    """
-    from ..train.corpus.build import build_corpus
-    from .spec import load_sweep
-    from .tables import corpus_table
-
-    sweep = load_sweep(spec, overrides)
-    console.print(corpus_table(build_corpus(sweep.corpus, corpora, console.print), sweep.train.context))
-
-
-@corpus_app.command(name="inspect")
-def corpus_inspect(corpus: str, *, corpora: Corpora = None, context: int = 256, verify: bool = False) -> None:
-    """Show what a corpus holds and the largest D that one epoch of it allows.
-
-    Example: `sixnd corpus inspect corpora/76bdaa3b51834fac --verify`
-
-    Parameters
-    ----------
-    corpus
-        Its hash, or its folder.
-    context
-        Tokens a model sees at once.
-    verify
-        Read every file and check its sha256.
-    """
-    from ..train.corpus.build import open_corpus
-    from ..train.corpus.store import damaged_files
-    from .tables import corpus_table
-
-    opened = open_corpus(corpus, corpora)
-    console.print(corpus_table(opened, context))
-    if verify:
-        from .session import Failed
-
-        if damaged := list(damaged_files(opened)):
-            raise Failed(f"{opened.path}: sha256 differs from the manifest: {', '.join(damaged)}")
-        console.print("every file has the sha256 that the manifest says")
 
 
 @app.command
@@ -197,7 +143,7 @@ def fit(
     """
     from ..analysis.fit import fit as fit_law
     from ..analysis.table import read_table
-    from .results import write_json
+    from .show import write_json
     from .tables import print_fit
 
     runs = read_table(table, where=where, n_col=n_col, d_col=d_col, loss_col=loss_col)
@@ -290,30 +236,28 @@ def report(folder: Path, *, corpora: Corpora = None, bootstrap: int = 1000) -> N
 
 def main() -> None:
     """Runs a command and turns what went wrong into one line and an exit code."""
-    from ..analysis.fit import FitError
-    from ..analysis.table import TableError
-    from ..train.corpus.spec import CorpusError
-    from .driver import Interrupted
-    from .ledger import LedgerError
-    from .session import Failed
-    from .spec import SpecError
-
     started = time.perf_counter()
     try:
         app(sys.argv[1:])
     except CycloptsError as error:
         _end(2, " ".join(str(error).split()) or "see sixnd --help")
-    except (SpecError, TableError, FitError, CorpusError, LedgerError) as error:
-        _end(2, str(error))
-    except (Failed, Interrupted) as error:
-        _end(1, str(error))
     except BrokenPipeError:  # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        _end(1, f"{error.strerror or error}: {error.filename or ''}; what is in the ledger is safe")
+        _end(
+            1,
+            f"{error.strerror or error}: {error.filename or ''}; what is finished is safe, and the same command goes on",
+        )
     except KeyboardInterrupt:
-        _end(1, f"stopped after {time.perf_counter() - started:.0f} s; what is in the ledger is safe")
+        passed = time.perf_counter() - started
+        _end(1, f"stopped after {passed:.0f} s; what is finished is safe, and the same command goes on")
+    except Exception as error:
+        # Errors that a person can mend say their exit code themselves: importing all their classes would cost 2 s.
+        code = getattr(error, "exit_code", None)
+        if code is None:
+            raise
+        _end(code, str(error))
 
 
 def _end(code: int, message: str) -> None:

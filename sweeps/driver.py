@@ -18,6 +18,7 @@ from .executors.local import LocalExecutor, Outcome, Places
 from .ledger import FILE, Ledger
 from .live import read_live
 from .plan import Plan, Trunk, planned_row
+from .show import seconds_in_words
 from .spec import SpecError, SweepSpec
 
 MAX_ATTEMPTS = 3  # of a run whose worker dies
@@ -26,6 +27,8 @@ REFRESH_S = 0.5
 
 class Interrupted(Exception):
     """Ctrl-C: the sweep was stopped between two commits; the message says how to go on."""
+
+    exit_code = 1
 
 
 def run_sweep(sweep: SweepSpec, plan: Plan, out: Path, corpora: Path, n_slots: int, costs: Mapping[str, float]) -> None:
@@ -198,17 +201,6 @@ class _Sweep:
                 speed += progress.tokens_per_s
         self.bar.set_postfix_str(f"loss {', '.join(losses) or '-'}; {speed / 1e3:.0f}k tok/s", refresh=False)
         self.bar.update(tokens - self.bar.n)
-
-
-def seconds_in_words(seconds: float) -> str:
-    """12 s, 3 min, 1.5 h."""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
 
 
 def elapsed(start: float) -> str:

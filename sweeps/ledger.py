@@ -12,7 +12,7 @@ from typing import Any
 from ..train.record import RunRecord
 
 FILE = "ledger.sqlite"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # Column -> SQLite type. The key is a hash of the resolved RunSpec.
 COLUMNS = {
@@ -28,6 +28,8 @@ COLUMNS = {
     "test_loss_se": "REAL",
     "bits_per_byte": "REAL",
     "loss_by_source": "TEXT",
+    "test_loss_clean": "REAL",
+    "test_loss_dirty": "REAL",
     "lr": "REAL NOT NULL",
     "batch_tokens": "INTEGER NOT NULL",
     "seed": "INTEGER NOT NULL",
@@ -44,11 +46,14 @@ COLUMNS = {
     "error": "TEXT",
     "finished_at": "TEXT",
 }
+ADDED = {2: ("test_loss_clean", "test_loss_dirty")}  # columns by the schema that brought them
 ORDER = "ORDER BY N_total, D, seed, key"
 
 
 class LedgerError(ValueError):
     """A ledger that cannot be used; its message is one line."""
+
+    exit_code = 2
 
 
 class Ledger:
@@ -68,10 +73,20 @@ class Ledger:
                 self.connection.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
                 if self.meta("schema") is None:  # a reader of a ledger in use must not ask for the write lock
                     self.connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
+                self._migrate()
         except sqlite3.Error as error:
             raise LedgerError(f"{path}: cannot be used as a ledger: {error}") from None
         if self.meta("schema") != str(SCHEMA_VERSION):
             raise LedgerError(f"{path}: schema {self.meta('schema')}, and this sixnd writes {SCHEMA_VERSION}")
+
+    def _migrate(self) -> None:
+        """Brings a ledger of an older schema up to this one; its rows keep what they have and lack the new columns."""
+        found = self.meta("schema") or ""
+        if found.isdecimal() and int(found) < SCHEMA_VERSION:
+            for version in range(int(found) + 1, SCHEMA_VERSION + 1):
+                for column in ADDED[version]:
+                    self.connection.execute(f"ALTER TABLE runs ADD COLUMN {column} {COLUMNS[column]}")
+            self.connection.execute("UPDATE meta SET value = ? WHERE name = 'schema'", (str(SCHEMA_VERSION),))
 
     def close(self) -> None:
         self.connection.close()

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from ..models.config import ModelConfig
 from ..models.flops import six_n, training_flops
 from ..models.ladder import shape_for
-from ..train.batches import unique_tokens
-from ..train.corpus.store import Corpus
+from ..train.corpus.store import Corpus, unique_tokens
 from ..train.optimizer import OptimizerSettings, beta2_for, peak_lr
 from ..train.schedule import Schedule
 from ..train.spec import RunSpec

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from ..train.corpus.build import open_corpus
 from ..train.corpus.spec import CorpusError
 from ..train.device import environment
 from .ledger import open_ledger
+from .receipt import receipt_facts
+from .show import write_json
 
 
 @dataclass(frozen=True)
@@ -66,17 +67,10 @@ def analyse(out: Path, corpora: Path | None, bootstrap: int = 1000) -> Results:
     return Results(table, fitted, why, report)
 
 
-def write_json(path: Path, document: object) -> None:
-    """Writes JSON in one step; NaN is refused, because JSON has none."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
 def _manifest(runs: pd.DataFrame, corpora: Path | None) -> dict[str, object] | None:
     hashes = sorted(set(runs["corpus"]))
     try:
-        return open_corpus(hashes[0], corpora).manifest.model_dump(mode="json") if hashes else None
+        return receipt_facts(open_corpus(hashes[0], corpora).manifest) if hashes else None
     except CorpusError:
         return None  # the report is about the runs; their corpus may be on another machine
 

@@ -14,18 +14,21 @@ from ..train.corpus.build import build_corpus, corpora_root
 from ..train.corpus.store import Corpus
 from ..train.device import has_compiler, usual_slots
 from ..train.probe import probe_tokens_per_s
-from .driver import elapsed, refuse_other_settings, run_sweep, seconds_in_words
+from .driver import elapsed, refuse_other_settings, run_sweep
 from .ledger import FILE, open_ledger
 from .plan import Plan, make_plan
 from .results import Results, analyse
+from .show import seconds_in_words, where_is
 from .spec import SweepSpec, load_sweep
-from .tables import loss_grid, plan_table, print_fit, where_is
+from .tables import loss_grid, plan_table, print_fit
 
 COMPILE_S = 12.0  # first compilation of one width on one core; cached on disk afterwards
 
 
 class Failed(Exception):
     """Something failed that is not the input's fault; the message says what is safe."""
+
+    exit_code = 1
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
-from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from ..train.corpus.spec import CorpusSpec
+from ..train.corpus.spec import TABLES, CorpusSpec
+from .toml import SpecError, merge, read_toml, validate
 
+SWEEPS, CORPORA = "sixnd.sweeps.presets", "sixnd.train.corpus.presets"
 SUFFIXES = {"k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-
-
-class SpecError(ValueError):
-    """A sweep that cannot be read; the message holds one line for each error."""
 
 
 def parse_count(value: object) -> object:
@@ -33,6 +28,7 @@ def parse_count(value: object) -> object:
 
 Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
 Auto = Literal["auto"]
+__all__ = ["SpecError", "SweepSpec", "TrainSettings", "load_corpus", "load_sweep", "parse_count"]
 
 
 class TrainSettings(BaseModel):
@@ -68,7 +64,7 @@ class SweepSpec(BaseModel):
     params: list[Count] = Field(default=[], description="or the non-embedding N of each row: nearest shapes are taken")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
     workers: int | None = Field(default=None, ge=1, description="processes of one thread; by default one a core or GPU")
-    corpus: CorpusSpec = CorpusSpec(name="demo")
+    corpus: CorpusSpec
     train: TrainSettings = TrainSettings()
 
     @model_validator(mode="after")
@@ -86,65 +82,38 @@ class SweepSpec(BaseModel):
         return self.model_dump(mode="json", exclude={"name", "tokens", "shapes", "params", "seeds", "workers"})
 
 
-def preset_path(name: str) -> Path:
-    """The file of a preset that comes with the package, such as `demo`."""
-    return Path(str(files("sixnd.sweeps.presets") / f"{name}.toml"))
-
-
 def load_sweep(source: str, overrides: tuple[str, ...] = ()) -> SweepSpec:
     """Reads a TOML file (or a preset's name), merges `key=value` overrides, and validates once.
+
+    `corpus = "NAME"` stands for the corpus spec of that name or file; without the key it is the demo's.
 
     Raises:
         SpecError: one line for each thing that is wrong, naming file and key.
     """
-    path = Path(source)
-    if not path.exists() and path.suffix != ".toml" and preset_path(source).exists():
-        path = preset_path(source)
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in preset_path("demo").parent.glob("*.toml")))
-        raise SpecError(f"{source}: no such file; give a TOML file or a preset ({known})")
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpecError(f"{source}: not valid TOML: {error}") from None
+    document = read_toml(source, SWEEPS)
+    document.setdefault("corpus", "demo")
+    _expand(document)
     for override in overrides:
-        _merge(document, override)
-    try:
-        return SweepSpec.model_validate(document)
-    except ValidationError as error:
-        raise SpecError("\n".join(_lines(source, error))) from None
+        merge(document, override)
+        _expand(document)
+    return validate(SweepSpec, document, source, {**TABLES, "train": TrainSettings})
 
 
-def _merge(document: dict[str, Any], override: str) -> None:
-    """Puts `train.lr=3e-4` where it belongs; a value that is not TOML is taken as a string."""
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise SpecError(f"{override!r}: an override is key=value, such as train.lr=3e-4")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *tables, last = key.strip().split(".")
-    for table in tables:
-        document = document.setdefault(table, {})
-        if not isinstance(document, dict):
-            raise SpecError(f"{override!r}: {table} is not a table")
-    document[last] = value
+def load_corpus(source: str, overrides: tuple[str, ...] = ()) -> CorpusSpec:
+    """The same for a corpus: a corpus spec, a preset's name, or a sweep's TOML file, whose corpus is taken.
+
+    Raises:
+        SpecError: one line for each thing that is wrong, naming file and key.
+    """
+    document = read_toml(source, CORPORA)
+    if "corpus" in document:
+        _expand(document)
+        document = document["corpus"]
+    for override in overrides:
+        merge(document, override)
+    return validate(CorpusSpec, document, source, TABLES)
 
 
-def _lines(source: str, error: ValidationError) -> list[str]:
-    """`file: key = value: what is allowed`, one line a key, however many alternatives were tried for it."""
-    lines: dict[str, list[str]] = {}
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"][:2])
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            tables: dict[object, type[BaseModel]] = {"train": TrainSettings, "corpus": CorpusSpec}
-            fields = tables.get(problem["loc"][0], SweepSpec).model_fields
-            start, message = f"{source}: {key}", f"unknown key; allowed are {', '.join(fields)}"
-        elif not key or problem["type"] == "missing":
-            start = f"{source}: {key or 'the sweep'}"
-        else:
-            start = f"{source}: {key} = {str(problem['input'])[:80]!r}"
-        lines.setdefault(start, []).append(message)
-    return [f"{start}: {' or '.join(dict.fromkeys(messages))}" for start, messages in lines.items()]
+def _expand(document: dict[str, Any]) -> None:
+    if isinstance(document["corpus"], str):
+        document["corpus"] = read_toml(document["corpus"], CORPORA)

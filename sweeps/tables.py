@@ -4,27 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from ..analysis.fit import Fit
 from ..models.flops import six_n, training_flops
-from ..train.batches import unique_tokens
-from ..train.corpus.store import Corpus
 from ..train.progress import Progress
-from .driver import seconds_in_words
-from .plan import Plan
+from .show import seconds_in_words, short
 
-
-def short(n: float) -> str:
-    """442k, 4.0M, 1.2B."""
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if n >= 0.9995 * size:
-            return f"{n / size:.3g}{unit}"
-    return f"{n:.0f}"
+if TYPE_CHECKING:  # it would import torch, which a table of a fit has no need of
+    from .plan import Plan
 
 
 def plan_table(plan: Plan, seconds: Mapping[str, float], finished: frozenset[str]) -> Table:
@@ -127,30 +118,3 @@ def print_fit(console: Console, fit: Fit) -> None:
 
 def _interval(bounds: tuple[float, float] | None) -> str:
     return f"{bounds[0]:.4g} to {bounds[1]:.4g}" if bounds else "none"
-
-
-def corpus_table(corpus: Corpus, context: int) -> Table:
-    """Documents, bytes and tokens by source and side, and what one epoch allows."""
-    table = Table("source", "licence", "side", "documents", "bytes", "tokens", box=None, pad_edge=False)
-    for column in table.columns[3:]:
-        column.justify = "right"
-    entries = [
-        (s.name, s.licence, side, getattr(s, side)) for s in corpus.manifest.sources for side in ("train", "test")
-    ]
-    entries += [("all", "", side, getattr(corpus.manifest, side)) for side in ("train", "test")]
-    for name, licence, side, count in entries:
-        table.add_row(name, licence, side, f"{count.documents:,}", f"{count.bytes:,}", f"{count.tokens:,}")
-    table.caption = (
-        f"{corpus.path}: vocabulary {corpus.vocab_size}, {corpus.manifest.bytes_per_token:.2f} bytes a token;"
-        f" one epoch allows D up to {unique_tokens(len(corpus.train), context):,} at context {context}"
-    )
-    table.caption_justify = "left"
-    return table
-
-
-def where_is(path: Path) -> str:
-    """The path as short as it can be said from here."""
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

@@ -10,13 +10,14 @@ import pytest
 from sixnd.models.config import ModelConfig
 from sixnd.train.corpus.build import build_from_sources
 from sixnd.train.corpus.sources import Document, Source
-from sixnd.train.corpus.spec import CorpusSpec
+from sixnd.train.corpus.spec import Cleaning, CorpusSpec, FilesSource
 from sixnd.train.corpus.store import Corpus
 from sixnd.train.optimizer import OptimizerSettings
 from sixnd.train.schedule import Schedule
 from sixnd.train.spec import RunSpec
 
 VOCAB, CONTEXT, BATCH = 300, 16, 64
+AS_IT_IS = Cleaning(unicode=False, quality=(), toxicity=False)
 
 
 def make_documents(n: int, seed: int = 0, source: str = "made-up") -> list[Document]:
@@ -39,6 +40,13 @@ def make_source(documents: list[Document], name: str = "made-up") -> Source:
     return Source(name=name, version="1", licence="CC0-1.0", sha256=digest, documents=lambda: documents)
 
 
+def tiny_spec(*names: str, **settings: object) -> CorpusSpec:
+    """A corpus of made-up sources, which `build_from_sources` is given opened; nothing is cleaned unless asked for."""
+    sources = [FilesSource(kind="files", name=name, paths=("*",)) for name in names or ("made-up",)]
+    defaults = {"name": "tiny", "vocab_size": VOCAB, "test_fraction": 0.2, "clean": AS_IT_IS}
+    return CorpusSpec.model_validate(defaults | {"sources": sources} | settings)
+
+
 @pytest.fixture(scope="session")
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("corpora")
@@ -46,8 +54,8 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def corpus(corpora: Path) -> Corpus:
-    spec = CorpusSpec(name="tiny", vocab_size=VOCAB, test_fraction=0.1)
-    return build_from_sources(spec, [make_source(make_documents(120))], corpora, say=lambda _: None)
+    spec = tiny_spec(test_fraction=0.1)
+    return build_from_sources(spec, [make_source(make_documents(120))], corpora, say=lambda _: None, processes=1)
 
 
 @pytest.fixture(scope="session")

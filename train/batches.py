@@ -8,12 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .corpus.store import ShardedTokens
-
-
-def unique_tokens(n_tokens: int, context: int) -> int:
-    """The largest D of one epoch: whole context windows, the last one's final target included, times the context."""
-    return max(0, n_tokens - 1) // context * context
+from .corpus.store import ShardedTokens, unique_tokens
 
 
 @dataclass(frozen=True)

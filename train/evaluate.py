@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..models.transformer import Transformer
+from .corpus.contamination import CLEAN_BELOW
 from .corpus.store import Corpus
 
 IGNORED = -1
@@ -52,6 +53,7 @@ class HeldOutLoss:
     tokens: NDArray[np.int64]  # (n_documents,) predicted tokens
     bytes: NDArray[np.int64]  # (n_documents,) UTF-8 bytes of the text
     source: NDArray[np.int64]  # (n_documents,) index of the source
+    overlap: NDArray[np.float64]  # (n_documents,) share of its words found in the training text; nan: not looked at
 
     @property
     def mean(self) -> float:
@@ -70,6 +72,11 @@ class HeldOutLoss:
     @property
     def bits_per_byte(self) -> float:
         return float(self.nats.sum() / math.log(2) / self.bytes.sum())
+
+    def in_band(self, clean: bool) -> float | None:
+        """Nats per token of the documents that are clean of training text, or of those that are not; None where none is."""
+        chosen = (self.overlap < CLEAN_BELOW) if clean else (self.overlap >= CLEAN_BELOW)
+        return float(self.nats[chosen].sum() / self.tokens[chosen].sum()) if chosen.any() else None
 
     def by_source(self, names: tuple[str, ...]) -> dict[str, float]:
         """Nats per token of each source that has a test document."""
@@ -98,4 +105,5 @@ def evaluate(model: Transformer, corpus: Corpus, windows: HeldOutWindows, rows: 
         nats_W = (nll_WT.detach().double().cpu() * real_WT).sum(1).numpy()
         np.add.at(nats, document_W, nats_W[: len(document_W)])
         np.add.at(tokens, document_W, real_WT.sum(1).numpy()[: len(document_W)])
-    return HeldOutLoss(nats, tokens, corpus.test_documents.bytes.astype(np.int64), corpus.test_documents.source)
+    held_out = corpus.test_documents
+    return HeldOutLoss(nats, tokens, held_out.bytes.astype(np.int64), held_out.source, held_out.overlap)

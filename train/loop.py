@@ -18,10 +18,10 @@ import torch
 
 from ..models.flops import six_n, training_flops
 from ..models.transformer import Transformer
-from .batches import BatchStream, unique_tokens
+from .batches import BatchStream
 from .checkpoint import checkpoint_path, load_newest_checkpoint, save_checkpoint
 from .corpus.build import open_corpus
-from .corpus.store import Corpus
+from .corpus.store import Corpus, unique_tokens
 from .device import compile_model, device_name, micro_batch_rows, pick_device
 from .evaluate import HeldOutLoss, HeldOutWindows, evaluate
 from .optimizer import build_optimizer
@@ -213,6 +213,8 @@ def _record(
         test_loss_se=test_loss.standard_error if test_loss else None,
         bits_per_byte=test_loss.bits_per_byte if test_loss else None,
         loss_by_source=test_loss.by_source(corpus.source_names) if test_loss else {},
+        test_loss_clean=test_loss.in_band(clean=True) if test_loss else None,
+        test_loss_dirty=test_loss.in_band(clean=False) if test_loss else None,
         lr=spec.optimizer.lr,
         batch_tokens=spec.batch_tokens,
         seed=spec.seed,

@@ -24,6 +24,10 @@ class RunRecord(BaseModel):
     test_loss_se: float | None = None
     bits_per_byte: float | None = None
     loss_by_source: dict[str, float] = Field(default_factory=dict)
+    test_loss_clean: float | None = Field(default=None, description="of held-out documents clean of training text")
+    test_loss_dirty: float | None = Field(
+        default=None, description="of those that share text with it; None: there is none"
+    )
     lr: float
     batch_tokens: int
     seed: int

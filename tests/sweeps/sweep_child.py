@@ -11,11 +11,18 @@ from sixnd.sweeps.plan import make_plan
 from sixnd.sweeps.spec import SweepSpec, TrainSettings
 from sixnd.train.corpus.build import open_corpus
 
+from tests.conftest import tiny_spec
+
 
 def small_sweep() -> SweepSpec:
     settings = TrainSettings(context=16, batch_tokens=64)
     return SweepSpec(
-        name="t", tokens=[2560, 5120, 10_240], shapes=[(1, 32), (3, 48), (6, 48)], seeds=[0, 1], train=settings
+        name="t",
+        corpus=tiny_spec(),
+        tokens=[2560, 5120, 10_240],
+        shapes=[(1, 32), (3, 48), (6, 48)],
+        seeds=[0, 1],
+        train=settings,
     )
 
 

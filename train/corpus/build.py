@@ -1,4 +1,4 @@
-"""From a spec to a finished corpus: read, split, tokenise, store. Built once, then reused by the hash of its contents."""
+"""From a spec to a finished corpus, step by step. Built once, then reused by the hash of its contents; a stopped build goes on."""
 
 from __future__ import annotations
 
@@ -7,38 +7,40 @@ import json
 import os
 import platform
 import shutil
-import time
-from collections.abc import Callable, Iterable
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock
-from tokenizers import Tokenizer
+from pydantic import BaseModel
 
-from .sources import Document, Source, read_package
-from .spec import CorpusError, CorpusSpec
-from .store import (
-    AGAIN,
-    DTYPE,
-    EOT_ID,
+from .contamination import BANDS, band
+from .dedup import bytes_per_document
+from .encode import Encoded, Overlaps, TokenizerReceipt, encode, find_overlaps, make_tokenizer
+from .manifest import (
+    BUILT,
     FORMAT_VERSION,
     MANIFEST,
     TOKENIZER,
-    Corpus,
+    Built,
     Count,
     DocumentEntry,
     Manifest,
-    ShardWriter,
     SourceEntry,
-    read_corpus,
-    sync,
+    Step,
 )
-from .tokenizer import train_tokenizer
+from .prepare import Prepared, Read, prepare, read
+from .select import Selected, select
+from .sources import Source, read_source
+from .spec import BuildStopped, CorpusError, CorpusSpec, NearDuplicates
+from .store import AGAIN, Corpus, read_corpus, sync, token_dtype
+from .workspace import Workspace
 
-ENCODE_BATCH = 64  # documents handed to the tokenizer at once
-UNFINISHED = ".unfinished"
+UNFINISHED, OUT = ".unfinished", "corpus"
 
 
 def corpora_root(root: Path | None = None) -> Path:
@@ -56,147 +58,209 @@ def open_corpus(name: str, root: Path | None = None) -> Corpus:
     return read_corpus(folder if (folder / MANIFEST).is_file() else corpora_root(root) / name)
 
 
-def build_corpus(spec: CorpusSpec, root: Path | None = None, say: Callable[[str], None] = print) -> Corpus:
+def usual_processes() -> int:
+    """One for each core that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def build_corpus(
+    spec: CorpusSpec, root: Path | None = None, say: Callable[[str], None] = print, processes: int | None = None
+) -> Corpus:
     """The corpus of `spec`: opened where it was built before, built otherwise.
 
     Raises:
-        CorpusError: a source is missing or not what was pinned, or nothing is left for training or test.
+        CorpusError: a source is missing or not what was asked for, or nothing is left for training or test.
+        BuildStopped: the disk is full or a worker was killed; finished steps are kept.
     """
-    return build_from_sources(spec, [read_package(name) for name in spec.packages], root, say)
+    folder = corpora_root(root)
+    sources = [read_source(source, spec.max_document_bytes, folder) for source in spec.sources]
+    return build_from_sources(spec, sources, folder, say, processes)
 
 
 def build_from_sources(
-    spec: CorpusSpec, sources: list[Source], root: Path | None = None, say: Callable[[str], None] = print
+    spec: CorpusSpec,
+    sources: Sequence[Source],
+    root: Path | None = None,
+    say: Callable[[str], None] = print,
+    processes: int | None = None,
 ) -> Corpus:
-    """`build_corpus` on sources already read."""
+    """`build_corpus` on sources already opened, one for each of `spec.sources`."""
     folder, name = corpora_root(root), corpus_hash(spec, sources)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise CorpusError(f"{folder}: a file stands where the folder of corpora should be") from None
     with FileLock(folder / f".{name}.lock"):
+        work = folder / f"{name}{UNFINISHED}"
         if (folder / name / MANIFEST).is_file():
+            shutil.rmtree(work, ignore_errors=True)  # of a build killed after its last rename
             return read_corpus(folder / name)
         if (folder / name).exists():  # a build is renamed into place whole, so somebody took the manifest away
             raise CorpusError(f"{folder / name}: {MANIFEST} is missing; {AGAIN}")
-        for leftover in folder.glob(f"*{UNFINISHED}"):
-            if leftover.name.startswith(name):  # the lock is ours, so whoever made it is gone
-                shutil.rmtree(leftover)
-        temporary = folder / f"{name}{UNFINISHED}"
-        temporary.mkdir()
+        work.mkdir(exist_ok=True)
+        workspace = Workspace(work, processes or usual_processes(), say)
         try:
-            _write(spec, name, sources, temporary, say)
-        except BaseException:  # Ctrl-C and a full disk included: what is half built is of no use
-            shutil.rmtree(temporary)
-            raise
-        sync(temporary)
-        temporary.rename(folder / name)
+            _build(workspace, spec, name, sources)
+        except OSError as error:
+            reason = " ".join((error.strerror or str(error)).split())
+            raise BuildStopped(
+                f"{error.filename or work}: {reason}; finished steps are kept: the same command goes on"
+            ) from None
+        (work / OUT).rename(folder / name)
         sync(folder)
+        shutil.rmtree(work)
     return read_corpus(folder / name)
 
 
-def corpus_hash(spec: CorpusSpec, sources: list[Source]) -> str:
+def corpus_hash(spec: CorpusSpec, sources: Sequence[Source]) -> str:
     """Name of the corpus: a hash of everything that decides its tokens, known before any is made."""
     recipe = {
         "format": FORMAT_VERSION,
         "spec": spec.model_dump(mode="json", exclude={"name"}),
-        "sources": {source.name: source.sha256 for source in sources},
-        "tokenizers": version("tokenizers"),
+        "sources": [source.sha256 for source in sources],
+        "files": [_sha256(Path(file)) for file in _files_named(spec)],
+        "versions": _versions(spec),
     }
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def is_test(text: str, test_fraction: float) -> bool:
-    """Whether a document is held out: its own text decides, so no reordering or addition moves it."""
-    return int.from_bytes(_digest(text)[:8], "big") < test_fraction * 2**64
+def _files_named(spec: CorpusSpec) -> list[str]:
+    words = spec.clean.toxicity.words if spec.clean.toxicity else None
+    tokenizer = spec.tokenizer.file if spec.tokenizer else None
+    return [file for file in (words, tokenizer) if file is not None]
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
+def _sha256(path: Path) -> str:
+    if not path.is_file():
+        raise CorpusError(f"{path}: no such file")
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def split(documents: Iterable[Document], test_fraction: float) -> tuple[list[Document], list[Document]]:
-    """Train and test documents, each in the order of the hash of its text, which mixes the sources.
-
-    A text that comes twice is kept once, so that none stands on both sides or is counted double.
-    """
-    unique = {_digest(document.text): document for document in documents if document.text}
-    ordered = [unique[digest] for digest in sorted(unique)]
-    # The split looks at the first bytes too, so the order within each side starts from the last ones.
-    ordered.sort(key=lambda document: _digest(document.text)[::-1])
-    train = [document for document in ordered if not is_test(document.text, test_fraction)]
-    test = [document for document in ordered if is_test(document.text, test_fraction)]
-    return train, test
+def _versions(spec: CorpusSpec) -> dict[str, str]:
+    """Of everything beside sixnd that decides a corpus' bytes."""
+    packages = ("tokenizers", *(("ftfy",) if spec.clean.unicode == "ftfy" else ()))
+    try:
+        return {name: version(name) for name in packages} | {"unicode": unicodedata.unidata_version}
+    except ModuleNotFoundError:
+        raise CorpusError('clean.unicode = "ftfy": ftfy is not installed; pip install "sixnd[ftfy]"') from None
 
 
-def _write(spec: CorpusSpec, name: str, sources: list[Source], folder: Path, say: Callable[[str], None]) -> None:
-    started = time.perf_counter()
-    train, test = split((document for source in sources for document in source.documents()), spec.test_fraction)
-    for side, documents in (("training", train), ("test", test)):
-        if not documents:
-            raise CorpusError(f"corpus {spec.name}: no {side} document at test_fraction = {spec.test_fraction}")
+def _build(workspace: Workspace, spec: CorpusSpec, name: str, sources: Sequence[Source]) -> None:
+    """Every step in order; the finished corpus lies in the workspace's own folder `corpus`."""
+    say, n = workspace.say, len(sources)
+    reads, prepared = [], []
+    for i, source in enumerate(sources):
+        reads.append(workspace.step(f"{i}-read", Read, partial(read, workspace, i, source, spec)))
+        prepared.append(workspace.step(f"{i}-clean", Prepared, partial(prepare, workspace, i, reads[i], spec)))
+        left = prepared[i].test + prepared[i].train
+        say(f"{source.name}: {_of(left)} of {_of(reads[i].step.before)} after cleaning")
+    selected = workspace.step("select", Selected, lambda: select(workspace, spec))
+    train, test = (sum(side, Count(documents=0, bytes=0)) for side in (selected.train, selected.test))
     say(
-        f"corpus {spec.name}: {len(train)} training and {len(test)} test documents; training a tokenizer of {spec.vocab_size}"
+        f"{_of(train)} for training and {_of(test)} held out after deduplication ({_state(spec)} bytes of state a document)"
     )
-    tokenizer = train_tokenizer((document.text for document in train), spec.vocab_size)
-    if tokenizer.get_vocab_size() != spec.vocab_size:
-        raise CorpusError(
-            f"corpus {spec.name}: vocab_size = {spec.vocab_size} is more than the text can fill;"
-            f" {tokenizer.get_vocab_size()} is the most"
+    overlaps = None
+    if contamination := spec.contamination:
+        overlaps = workspace.step("overlaps", Overlaps, lambda: find_overlaps(workspace, n, contamination))
+        bands = Counter(band(share) for share in overlaps.shares)
+        say(f"held-out documents by {contamination.ngram}-gram overlap: {', '.join(f'{bands[b]} {b}' for b in BANDS)}")
+    chosen = workspace.step("tokenizer", TokenizerReceipt, lambda: make_tokenizer(workspace, spec, train.bytes))
+    say(f"tokenizer of {chosen.vocab_size:,}")
+    out = workspace.folder / OUT
+    out.mkdir(exist_ok=True)
+    train_side = workspace.step("train-shards", Encoded, lambda: encode(workspace, spec, "train", chosen, out, None))
+    kept = overlaps.kept if overlaps else None
+    test_side = workspace.step("test-shards", Encoded, lambda: encode(workspace, spec, "test", chosen, out, kept))
+    steps = [
+        (reads[i].step, *prepared[i].steps, *selected.steps[i], *(overlaps.steps[i : i + 1] if overlaps else ()))
+        for i in range(n)
+    ]
+    manifest = _manifest(spec, name, sources, steps, overlaps, chosen, train_side, test_side)
+    shutil.copyfile(workspace.folder / TOKENIZER, out / TOKENIZER)
+    _write(out / MANIFEST, manifest)
+    _write(out / BUILT, _built(workspace, spec))
+    for file in (out / TOKENIZER, out):
+        sync(file)
+    say(
+        f"corpus {spec.name}: {manifest.train.tokens:,} training and {manifest.test.tokens:,} test tokens"
+        f" ({manifest.bytes_per_token:.2f} bytes a token) in {sum(workspace.seconds.values()):.0f} s"
+    )
+
+
+def _write(path: Path, content: BaseModel) -> None:
+    path.write_text(content.model_dump_json(indent=1), encoding="utf-8")
+    sync(path)
+
+
+def _state(spec: CorpusSpec) -> int:
+    """Bytes that deduplication holds in memory for each document."""
+    return bytes_per_document(spec.near or NearDuplicates())[1]
+
+
+def _of(count: Count) -> str:
+    return f"{count.documents:,} documents ({count.bytes / 1e6:.1f} MB)"
+
+
+def _built(workspace: Workspace, spec: CorpusSpec) -> Built:
+    return Built(
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds={step: round(seconds, 3) for step, seconds in workspace.seconds.items()},
+        processes=workspace.processes,
+        state_bytes_per_document=_state(spec),
+    )
+
+
+def _manifest(
+    spec: CorpusSpec,
+    name: str,
+    sources: Sequence[Source],
+    steps: Sequence[tuple[Step, ...]],
+    overlaps: Overlaps | None,
+    chosen: TokenizerReceipt,
+    train: Encoded,
+    test: Encoded,
+) -> Manifest:
+    """The receipt, put together from the receipts of the steps."""
+    entries = []
+    for i, source in enumerate(sources):
+        whole = train.counts[i] + test.counts[i]
+        per_byte = (whole.tokens - whole.documents) / max(1, whole.bytes)
+        entries.append(
+            SourceEntry(
+                name=source.name,
+                kind=spec.sources[i].kind,
+                version=source.version,
+                licence=source.licence,
+                sha256=source.sha256,
+                steps=tuple(step.with_tokens(per_byte) for step in steps[i]),
+                train=train.counts[i],
+                test=test.counts[i],
+            )
         )
-    tokenizer.save(str(folder / TOKENIZER))
-    sync(folder / TOKENIZER)
-    entries, shards = {}, {}
-    for side, documents in (("train", train), ("test", test)):
-        writer = ShardWriter(folder, side, spec.shard_tokens)
-        entries[side] = _encode(documents, tokenizer, writer)
-        shards[side] = tuple(writer.shards)
-    total = {side: _count(entries[side]) for side in entries}
-    manifest = Manifest(
+    shares: Sequence[float | None] = [None] * len(test.documents)
+    if overlaps:
+        shares = [share for share, kept in zip(overlaps.shares, overlaps.kept, strict=True) if kept]
+    total_train, total_test = (sum(side.counts, Count(documents=0, bytes=0)) for side in (train, test))
+    return Manifest(
         format_version=FORMAT_VERSION,
         hash=name,
         name=spec.name,
         spec=spec,
-        sources=tuple(
-            SourceEntry(
-                name=source.name,
-                version=source.version,
-                licence=source.licence,
-                sha256=source.sha256,
-                train=_count([entry for entry in entries["train"] if entry.source == source.name]),
-                test=_count([entry for entry in entries["test"] if entry.source == source.name]),
-            )
-            for source in sources
+        sources=tuple(entries),
+        train=total_train,
+        test=total_test,
+        test_text_sha256=test.text_sha256,
+        vocab_size=chosen.vocab_size,
+        end_of_text_id=chosen.end_of_text_id,
+        bytes_per_token=total_train.bytes / total_train.tokens,
+        tokenizer_sha256=chosen.sha256,
+        dtype=token_dtype(chosen.vocab_size).str,
+        train_shards=train.shards,
+        test_shards=test.shards,
+        test_documents=tuple(
+            DocumentEntry(source=sources[source].name, id=id, bytes=size, tokens=tokens, overlap=share)
+            for (source, id, size, tokens), share in zip(test.documents, shares, strict=True)
         ),
-        train=total["train"],
-        test=total["test"],
-        vocab_size=spec.vocab_size,
-        bytes_per_token=total["train"].bytes / total["train"].tokens,
-        tokenizer_sha256=hashlib.sha256((folder / TOKENIZER).read_bytes()).hexdigest(),
-        dtype=DTYPE.str,
-        train_shards=shards["train"],
-        test_shards=shards["test"],
-        test_documents=tuple(entries["test"]),
-        versions={"sixnd": version("sixnd"), "tokenizers": version("tokenizers"), "python": platform.python_version()},
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={"sixnd": version("sixnd"), "python": platform.python_version()} | _versions(spec),
     )
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
-    sync(folder / MANIFEST)
-    say(
-        f"corpus {spec.name}: {total['train'].tokens:,} training and {total['test'].tokens:,} test tokens"
-        f" ({manifest.bytes_per_token:.2f} bytes a token) in {time.perf_counter() - started:.0f} s"
-    )
-
-
-def _encode(documents: list[Document], tokenizer: Tokenizer, writer: ShardWriter) -> list[DocumentEntry]:
-    entries = []
-    for start in range(0, len(documents), ENCODE_BATCH):
-        batch = documents[start : start + ENCODE_BATCH]
-        for document, encoding in zip(batch, tokenizer.encode_batch_fast([d.text for d in batch]), strict=True):
-            tokens = np.array([EOT_ID, *encoding.ids], dtype=np.uint16)
-            writer.write(tokens)
-            size = len(document.text.encode())
-            entries.append(DocumentEntry(source=document.source, id=document.id, bytes=size, tokens=len(tokens)))
-    writer.close()
-    return entries
-
-
-def _count(entries: list[DocumentEntry]) -> Count:
-    return Count(documents=len(entries), bytes=sum(e.bytes for e in entries), tokens=sum(e.tokens for e in entries))

