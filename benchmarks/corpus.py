@@ -5,7 +5,7 @@
 
 Builds the five-package corpus `full` with all steps on 1 and on 2 processes, each in a process of its own whose memory is
 sampled with that of its workers; times cleaning and near-deduplication on one core over the same text; then builds a
-corpus of 1 GB of made-up text. Needs the packages of the extras demo, wiki, dictionary and docs. Exits 1 where a target is
+corpus of 1 GB of made-up text. Needs the extras demo, text-cc-by-sa, text-gpl and text-apache. Exits 1 where a target is
 missed: 120 s and 1.5 GB for `full` on two processes, equal manifests, 2 s for a reuse, 2.5 MB/s a core of cleaning,
 8 MB/s of near-deduplication, 2.5 GB for the gigabyte.
 """

@@ -32,7 +32,7 @@ def test_a_run_goes_from_planned_to_done(ledger: Ledger, run_spec: RunSpec, reco
     ledger.finish(record)
     (row,) = ledger.rows()
     assert row["state"] == "done" and row["test_loss"] == record.test_loss
-    assert {name for name, value in row.items() if value is None} == {"error"}
+    assert {name for name, value in row.items() if value is None} == {"error", "test_loss_dirty"}
     assert ledger.finished_keys() == {record.key}
 
 
@@ -83,3 +83,17 @@ def test_what_is_no_ledger_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="schema 99"):
         Ledger(other)
     sqlite3.connect(other).close()
+
+
+def test_a_ledger_of_the_first_schema_is_brought_up(tmp_path: Path, run_spec: RunSpec, record: RunRecord) -> None:
+    old = Ledger(tmp_path / FILE)
+    old.plan([planned_row(run_spec)])
+    old.finish(record)
+    for column in ("test_loss_clean", "test_loss_dirty"):
+        old.connection.execute(f"ALTER TABLE runs DROP COLUMN {column}")
+    old.set_meta("schema", "1")
+    old.close()
+    for _ in range(2):  # the second time there is nothing left to do
+        (row,) = Ledger(tmp_path / FILE).rows()
+        assert (row["test_loss"], row["test_loss_clean"]) == (record.test_loss, None)
+    assert Ledger(tmp_path / FILE).meta("schema") == "2"

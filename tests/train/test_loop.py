@@ -12,6 +12,9 @@ import torch
 from sixnd.models.transformer import Transformer
 from sixnd.train.batches import BatchStream
 from sixnd.train.checkpoint import checkpoint_path
+from sixnd.train.corpus.build import build_from_sources
+from sixnd.train.corpus.prepare import is_test
+from sixnd.train.corpus.sources import Document
 from sixnd.train.corpus.store import Corpus, unique_tokens
 from sixnd.train.device import has_compiler, micro_batch_rows
 from sixnd.train.evaluate import HeldOutWindows, evaluate
@@ -20,6 +23,8 @@ from sixnd.train.optimizer import build_optimizer
 from sixnd.train.progress import Progress, TqdmListener
 from sixnd.train.record import RunRecord
 from sixnd.train.spec import RunSpec
+
+from tests.conftest import make_documents, make_source, tiny_spec
 
 TIMES = {"tokens_per_s", "wall_s", "finished_at"}
 
@@ -188,3 +193,26 @@ def test_without_a_compiler_it_runs_eagerly_and_says_so(
     record = train(run_spec, corpora=corpora, say=said.append)
     assert record.state == "done" and "eager" in record.device
     assert any("no C++ compiler" in line for line in said)
+
+
+def test_contaminated_held_out_text_shows_in_the_loss(tmp_path: Path, run_spec: RunSpec) -> None:
+    """A third of the held-out documents stand, cut short, in the training text twenty times over."""
+    documents = make_documents(120)
+    held_out = [document for document in documents if is_test(document.text, 0.2)]
+    halves = [d.text[: len(d.text) // 2] + " tail" * i for d in held_out[::3] for i in range(20)]
+    pasted = [Document("made-up", f"pasted-{i}", text) for i, text in enumerate(halves) if not is_test(text, 0.2)]
+    sources, root = [make_source([*documents, *pasted])], tmp_path / "corpora"
+    corpus = build_from_sources(tiny_spec(near=False), sources, root, lambda _: None, 1)
+    overlaps = corpus.test_documents.overlap
+    assert (overlaps >= 0.2).sum() >= len(held_out) // 3 > 0 and (overlaps == 0).any()
+    spec = run_spec.model_copy(update={"corpus": corpus.hash, "tokens": len(corpus.train) // 64 * 64 - 64})
+    record = train(spec, corpora=root, say=lambda _: None)
+    assert record.test_loss_clean is not None and record.test_loss_dirty is not None
+    assert record.test_loss_dirty < record.test_loss < record.test_loss_clean
+    dropped = build_from_sources(
+        tiny_spec(near=False, contamination={"action": "drop"}), sources, root, lambda _: None, 1
+    )
+    assert dropped.manifest.test.documents == (overlaps < 0.2).sum()
+    assert max(dropped.test_documents.overlap) < 0.2
+    (source,) = dropped.manifest.sources
+    assert sum(source.steps[-1].dropped.values()) == (overlaps >= 0.2).sum()
