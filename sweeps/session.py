@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..train.corpus.build import build_corpus, corpora_root
+from ..train.corpus.contamination import CLEAN_BELOW
 from ..train.corpus.store import Corpus
 from ..train.device import has_compiler, usual_slots
 from ..train.probe import probe_tokens_per_s
@@ -18,7 +19,7 @@ from .driver import elapsed, refuse_other_settings, run_sweep
 from .ledger import FILE, open_ledger
 from .plan import Plan, make_plan
 from .results import Results, analyse
-from .show import seconds_in_words, where_is
+from .show import seconds_in_words, short, where_is
 from .spec import SweepSpec, load_sweep
 from .tables import loss_grid, plan_table, print_fit
 
@@ -126,7 +127,14 @@ def conclude(out: Path, results: Results, console: Console) -> None:
     grid, falls = loss_grid(rows)
     console.print("\ntest loss, nats per token")
     console.print(grid)
-    console.print(f"losses fall along every row and column: {'yes' if falls else 'NO'}\n")
+    console.print(f"losses fall along every row and column: {'yes' if falls else 'NO'}")
+    if contaminated := [row for row in rows if row["test_loss_dirty"] is not None]:
+        best = min(contaminated, key=lambda row: row["test_loss"])
+        console.print(
+            f"held-out text that shares {CLEAN_BELOW:.0%} or more of its words with the training text, in n-grams:"
+            f" {best['test_loss_dirty']:.3f}; the rest: {best['test_loss_clean']:.3f} (N {short(best['N_total'])}, D {short(best['D'])})"
+        )
+    console.print()
     if results.fit is not None:
         print_fit(console, results.fit)
         rms = float((results.fit.residuals**2).mean() ** 0.5)

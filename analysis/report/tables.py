@@ -63,6 +63,8 @@ _COLUMNS = {
     "test_loss": _Column("test loss", _digits(".3f"), always=True),
     "loss": _Column("loss", _digits(".3f"), always=True),
     "test_loss_se": _Column("± s.e.", _digits(".3f")),
+    "test_loss_clean": _Column("on clean text", _digits(".3f")),
+    "test_loss_dirty": _Column("on text also trained on", _digits(".3f")),
     "bits_per_byte": _Column("bits/byte", _digits(".3f")),
     "n_layers": _Column("layers", _digits(",.0f")),
     "d_model": _Column("width", _digits(",.0f")),

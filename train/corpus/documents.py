@@ -70,9 +70,3 @@ def read_batches(path: Path) -> Iterator[Batch]:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group)
             yield Batch(table.column("id").to_pylist(), table.column("text").to_pylist())
-
-
-def read_ids(path: Path) -> list[str]:
-    """The ids of a file's documents."""
-    ids: list[str] = pq.read_table(path, columns=["id"]).column("id").to_pylist()
-    return ids

@@ -24,7 +24,7 @@ from .select import KEPT, Order
 from .spec import Contamination, CorpusError, CorpusSpec
 from .store import ShardWriter, sync, token_dtype
 from .tokenizer import end_of_text_id, existing_tokenizer, load_tokenizer, train_tokenizer
-from .words import hash_words
+from .words import hash_words, join_words
 from .workspace import Workspace
 
 
@@ -76,8 +76,8 @@ def kept_batches(workspace: Workspace, n_sources: int, side: Side) -> Iterator[t
 
 def find_overlaps(workspace: Workspace, n_sources: int, contamination: Contamination) -> Overlaps:
     """Streams the training text past the n-grams of the test documents."""
-    test = [text for _, batch in kept_batches(workspace, n_sources, "test") for text in batch.texts]
-    grams = GramIndex.build(hash_words(test), contamination.ngram)
+    test = join_words(hash_words(batch.texts) for _, batch in kept_batches(workspace, n_sources, "test"))
+    grams = GramIndex.build(test, contamination.ngram)
     found = np.zeros(len(grams.grams_U), bool)
     train = (batch.texts for _, batch in kept_batches(workspace, n_sources, "train"))
     for indices in workspace.map(FoundIn(grams.distinct), train):

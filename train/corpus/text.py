@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .contamination import GramIndex
 from .store import Corpus, ShardedTokens, Token
-from .words import hash_words
+from .words import hash_words, join_words
 
 CHUNK_TOKENS = 250_000  # decoded at once
 
@@ -66,7 +66,7 @@ class StoredText:
 
 def overlap_with(corpus: Corpus, texts: Sequence[str], ngram: int) -> NDArray[np.float64]:
     """For each text, the share of its words in n-grams that the corpus' training text holds too."""
-    grams = GramIndex.build(hash_words(texts), ngram)
+    grams = GramIndex.build(join_words(hash_words(texts[i : i + 1000]) for i in range(0, len(texts), 1000)), ngram)
     found = np.zeros(len(grams.grams_U), bool)
     for batch in StoredText.of(corpus, "train").batches():
         found[grams.found_in(hash_words(batch))] = True

@@ -8,7 +8,7 @@ Shape suffixes: T texts, W words, G n-grams.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,16 @@ def hash_words(texts: Sequence[str]) -> Words:
     np.cumsum((data.astype(U64) + U64(1)) * power[: len(data)], out=prefix[1:])
     hashes_W = mix((prefix[ends_W] - prefix[starts_W]) * inverse[starts_W])
     return Words(hashes_W, np.searchsorted(starts_W, first_byte_T).astype(np.int64))
+
+
+def join_words(parts: Iterable[Words]) -> Words:
+    """The words of batches of texts as those of one: hashing takes 40 times a batch's bytes, keeping the hashes 2 times."""
+    each = list(parts)
+    counts = [part.counts_T for part in each]
+    return Words(
+        np.concatenate([np.zeros(0, U64), *(part.hashes_W for part in each)]),
+        np.cumsum(np.concatenate([np.zeros(1, np.int64), *counts])),
+    )
 
 
 def ngrams(words: Words, n: int) -> NGrams:

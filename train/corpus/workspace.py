@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from .store import sync
 Receipt = TypeVar("Receipt", bound=BaseModel)
 In = TypeVar("In")
 Out = TypeVar("Out")
+FEW = 8  # items below which starting the processes takes longer than they save
 AHEAD = 2  # batches that wait for each worker: what bounds memory
 
 
@@ -56,14 +58,16 @@ class Workspace:
         Raises:
             BuildStopped: a process was killed from outside.
         """
-        if self.processes == 1:
-            yield from map(function, items)
+        items = iter(items)
+        first = list(islice(items, FEW))
+        if self.processes == 1 or len(first) < FEW:
+            yield from map(function, chain(first, items))
             return
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(self.processes, context, _settle, (function,)) as pool:
             waiting: deque[Future[Out]] = deque()
             try:
-                for item in items:
+                for item in chain(first, items):
                     waiting.append(pool.submit(_call, item))
                     if len(waiting) >= self.processes * AHEAD:
                         yield waiting.popleft().result()

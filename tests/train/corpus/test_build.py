@@ -248,10 +248,11 @@ def test_the_hash_follows_content_and_recipe(tmp_path: Path) -> None:
     assert len(hashes) == 2
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_equal_specs_give_equal_bytes(tmp_path: Path, processes: int) -> None:
-    documents = make_documents(400) + [Document("made-up", f"x{i}", "many words here " * 4000) for i in range(30)]
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_equal_specs_give_equal_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
+    documents = make_documents(400) + [Document("made-up", f"x{i}", "many words here " * 400) for i in range(30)]
     spec = tiny_spec(clean={}, near={"similarity": 0.3})
+    monkeypatch.setattr("sixnd.train.corpus.documents.BATCH_BYTES", 5_000)  # enough batches for several processes
     one = built(tmp_path / "one", [make_source(documents)], spec)
     two = built(tmp_path / "two", [make_source(documents)], spec, processes)
     assert (one.path / "manifest.json").read_bytes() == (two.path / "manifest.json").read_bytes()

@@ -120,7 +120,7 @@ def test_a_killed_worker_is_one_line(tmp_path: Path) -> None:
         "import os, signal\nfrom pathlib import Path\nfrom sixnd.train.corpus.workspace import Workspace\n"
         "def die(_): os.kill(os.getpid(), signal.SIGKILL)\n"
         "if __name__ == '__main__':\n"
-        f"    list(Workspace(Path({str(tmp_path)!r}), 2, print).map(die, range(9)))\n"
+        f"    list(Workspace(Path({str(tmp_path)!r}), 2, print).map(die, range(20)))\n"
     )
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=60)
     assert "BuildStopped: a worker process was killed" in done.stderr
@@ -132,7 +132,7 @@ def test_workers_go_with_a_killed_builder(tmp_path: Path) -> None:
         "import os, time\nfrom pathlib import Path\nfrom sixnd.train.corpus.workspace import Workspace\n"
         "def wait(_): print(os.getpid(), flush=True); time.sleep(60)\n"
         "if __name__ == '__main__':\n"
-        f"    list(Workspace(Path({str(tmp_path)!r}), 2, print).map(wait, range(2)))\n"
+        f"    list(Workspace(Path({str(tmp_path)!r}), 2, print).map(wait, range(20)))\n"
     )
     builder = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True)
     assert builder.stdout is not None

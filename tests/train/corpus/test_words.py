@@ -7,7 +7,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from sixnd.train.corpus.words import hash_words, ngrams
+from sixnd.train.corpus.words import hash_words, join_words, ngrams
 
 WORD = re.compile("[\u3040-\u9fff]|[0-9a-z\u00c0-\u1fff\u2c00-\u2fff\ua000-\U0010ffff]+")
 LETTERS = "ab cZ,1.\n\t«—“é漢字かな。、\u3000한𝔘€→"
@@ -48,6 +48,9 @@ def test_ngrams_stay_inside_their_text(n: int) -> None:
 def test_a_text_has_the_same_hashes_in_any_batch() -> None:
     texts = made_up(50)
     together = hash_words(texts).hashes_W.tolist()
+    joined = join_words(hash_words(texts[i : i + 7]) for i in range(0, 50, 7))
+    assert joined.hashes_W.tolist() == together
+    assert joined.offsets_T1.tolist() == hash_words(texts).offsets_T1.tolist()
     assert together == [value for text in texts for value in hash_words([text]).hashes_W.tolist()]
 
 
