@@ -39,6 +39,7 @@ def causal_pairs(context: int, n_blocks: int | None = None) -> int:
 class TrainingFlops:
     """Forward and backward FLOPs per trained token, by part."""
 
+    embedding: float  # 0: a lookup, whose gradient is scattered, not multiplied
     attention: float  # scores and weighted values
     projections: float  # query, key, value, output
     mlp: float
@@ -46,7 +47,7 @@ class TrainingFlops:
 
     @property
     def total(self) -> float:
-        return self.attention + self.projections + self.mlp + self.head
+        return self.embedding + self.attention + self.projections + self.mlp + self.head
 
 
 def training_flops(config: ModelConfig, n_blocks: int | None = None) -> TrainingFlops:
@@ -59,6 +60,7 @@ def training_flops(config: ModelConfig, n_blocks: int | None = None) -> Training
     layers, width = config.n_layers, config.d_model
     pairs_per_token = causal_pairs(config.context, n_blocks) / config.context
     return TrainingFlops(
+        embedding=0.0,
         attention=FORWARD_AND_BACKWARD * layers * 4 * width * pairs_per_token,
         projections=FORWARD_AND_BACKWARD * layers * 8 * width * width,
         mlp=FORWARD_AND_BACKWARD * layers * 6 * width * config.d_ff,

@@ -12,6 +12,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from .corpus_cli import Corpora, console, corpus_app
+from .model_cli import export, models_app, sample, train
 
 app = App(
     name="sixnd",
@@ -21,6 +22,9 @@ app = App(
     exit_on_error=False,
 )
 app.command(corpus_app)
+app.command(models_app)
+for command in (train, sample, export):
+    app.command(command)
 
 Out = Annotated[Path | None, Parameter(name="--out", help="Folder of the sweep; sweeps-out/NAME by default.")]
 

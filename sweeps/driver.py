@@ -104,7 +104,7 @@ class _Sweep:
         self, plan: Plan, ledger: Ledger, out: Path, corpora: Path, n_slots: int, costs: Mapping[str, float]
     ) -> None:
         self.ledger, self.out, self.costs = ledger, out, costs
-        self.places = Places(corpora, out / "checkpoints", out / "live")
+        self.places = Places(corpora, out / "checkpoints", out / "live", out / "documents")
         shutil.rmtree(self.places.live, ignore_errors=True)
         self.places.live.mkdir()
         done = ledger.finished_keys()

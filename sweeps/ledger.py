@@ -28,6 +28,9 @@ COLUMNS = {
     "test_loss_se": "REAL",
     "bits_per_byte": "REAL",
     "loss_by_source": "TEXT",
+    "accuracy": "REAL",
+    "exact_match": "TEXT",
+    "curve": "TEXT",
     "test_loss_clean": "REAL",
     "test_loss_dirty": "REAL",
     "lr": "REAL NOT NULL",
@@ -46,7 +49,10 @@ COLUMNS = {
     "error": "TEXT",
     "finished_at": "TEXT",
 }
-ADDED = {2: ("test_loss_clean", "test_loss_dirty")}  # columns by the schema that brought them
+ADDED = {
+    2: ("test_loss_clean", "test_loss_dirty", "accuracy", "exact_match", "curve")
+}  # columns by the schema that brought them
+AS_JSON = ("loss_by_source", "exact_match", "curve")
 ORDER = "ORDER BY N_total, D, seed, key"
 
 
@@ -123,7 +129,7 @@ class Ledger:
     def finish(self, record: RunRecord) -> None:
         """Commits a finished run; a second record of the same run changes nothing."""
         values = record.model_dump(mode="json")
-        values["loss_by_source"] = json.dumps(values["loss_by_source"], sort_keys=True)
+        values |= {name: json.dumps(values[name], sort_keys=True) for name in AS_JSON}
         assignments = ", ".join(f"{name} = :{name}" for name in values if name != "key")
         with self.connection:
             self.connection.execute(
@@ -152,7 +158,7 @@ class Ledger:
         with temporary.open("w", encoding="utf-8") as file:
             for row in self.rows():
                 row["spec"] = json.loads(row["spec"])
-                row["loss_by_source"] = json.loads(row["loss_by_source"] or "{}")
+                row |= {name: json.loads(row[name]) for name in AS_JSON if row[name]}
                 file.write(json.dumps(row, sort_keys=False) + "\n")
             file.flush()
             os.fsync(file.fileno())

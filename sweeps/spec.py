@@ -39,9 +39,14 @@ class TrainSettings(BaseModel):
     context: int = Field(default=256, ge=8)
     batch_tokens: Count = 2048
     lr: Annotated[float, Field(gt=0, lt=1)] | Auto = "auto"
-    p: float = Field(default=0.0, ge=0, le=1)
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    schedule: Literal["power", "cosine"] = Field(
+        default="power", description="cosine: matched to each D, no shared trunk"
+    )
+    p: float = Field(default=0.0, ge=0, le=1, description="of the power law: 0 constant, 0.5 inverse square root")
     warmup_tokens: Annotated[int, BeforeValidator(parse_count), Field(ge=0)] | Auto = "auto"
-    cooldown: float = Field(default=0.2, ge=0, le=1)
+    cooldown: float = Field(default=0.2, ge=0, le=1, description="share of D; of the power law only")
+    cooldown_shape: Literal["1-sqrt", "linear"] = "1-sqrt"
     weight_decay: float = Field(default=0.1, ge=0)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: Annotated[float, Field(ge=0, lt=1)] | Auto = "auto"
@@ -49,6 +54,12 @@ class TrainSettings(BaseModel):
     z_loss: float = Field(default=1e-5, ge=0)
     qk_norm: bool = False
     precision: Literal["bf16", "fp32"] = "bf16"
+
+    @model_validator(mode="after")
+    def _cosine_has_no_cooldown(self) -> Self:
+        if self.schedule == "cosine" and (given := {"p", "cooldown", "cooldown_shape"} & self.model_fields_set):
+            raise ValueError(f"schedule = 'cosine' takes no {', '.join(sorted(given))}")
+        return self
 
 
 class SweepSpec(BaseModel):

@@ -1,44 +1,211 @@
-"""Checkpoints of a trunk at its branch points, written so that one that exists is whole."""
+"""What changes while a run trains, and its checkpoints: whole or absent, checked before they are used, and few.
+
+    <root>/<trunk key>/branch-<step>.pt              where a run of some D left the trunk; stays for longer runs
+    <root>/<trunk key>/periodic-<step>.pt            the two newest
+    <root>/<trunk key>/<run key>/periodic-<step>.pt  the two newest of one run's cooldown, which no other run may see
+
+A file is one line, `sixnd checkpoint <format> sha256 <digest of the rest>`, then what torch.save wrote.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
+import pickle
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 
 from ..models.transformer import Transformer
+from .divergence import LossWatch
+from .record import CurvePoint
+from .spec import RunSpec
+
+FORMAT = 1
+KEPT = 2  # periodic checkpoints of a trunk or a run: the newest, and one to fall back on
 
 
-def checkpoint_path(folder: Path, trunk_key: str, step: int) -> Path:
-    return folder / trunk_key / f"step-{step:09d}.pt"
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; its message is one line."""
 
 
-def save_checkpoint(path: Path, model: Transformer, optimizer: torch.optim.Optimizer) -> None:
-    """Writes weights and optimizer state: to a temporary file, flushed to disk, then renamed."""
+@dataclass
+class TrainState:
+    """All that a step changes. Batches are functions of the step, so that there is no loader among it."""
+
+    model: Transformer
+    optimizer: torch.optim.Optimizer
+    watch: LossWatch
+    step: int = 0  # steps done
+    curve: dict[int, CurvePoint] = field(default_factory=dict)  # evaluations so far, by steps done
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "watch": self.watch.state_dict(),
+            "curve": {step: tuple(point) for step, point in self.curve.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.watch.load_state_dict(state["watch"])
+        self.step = state["step"]
+        self.curve = {step: CurvePoint(*point) for step, point in state["curve"].items()}
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints that one run may use."""
+
+    root: Path
+    spec: RunSpec
+
+    @property
+    def trunk(self) -> Path:
+        return self.root / self.spec.trunk_key
+
+    @property
+    def cooldown(self) -> Path:
+        return self.trunk / self.spec.key
+
+    def path(self, step: int) -> Path:
+        """Where the state after `step` steps goes: past the branch point to the run itself, before it to the trunk."""
+        folder = self.cooldown if step > self.spec.branch_step else self.trunk
+        return folder / f"{'branch' if step == self.spec.branch_step else 'periodic'}-{step:09d}.pt"
+
+    def save(self, state: TrainState) -> None:
+        """Writes `state`, then removes the periodic checkpoints beside it that it makes superfluous."""
+        path = self.path(state.step)
+        write_checkpoint(path, {"key": self._key(path), "state": state.state_dict()})
+        # By time of writing: a longer run that was stopped may have left ones of later steps.
+        with suppress(FileNotFoundError):  # the same run, started twice, has removed one first
+            periodic = sorted(path.parent.glob("periodic-*.pt"), key=lambda p: (p.stat().st_mtime_ns, p.name))
+            for old in periodic[:-KEPT]:
+                old.unlink()
+
+    def load_newest(self, state: TrainState, say: Callable[[str], None] | None = None) -> None:
+        """Loads into `state` the newest sound checkpoint of this run; without one, `state` stays as it is.
+
+        Each one that is passed over is named in one line, on stderr where `say` is None. What a process that is
+        gone had begun to write is removed.
+        """
+        tell = say or (lambda line: print(line, file=sys.stderr, flush=True))
+        _remove_stale(self.trunk, "**/*.tmp")
+        paths = [path for path in self.trunk.glob("*.pt") if step_of(path) <= self.spec.branch_step]
+        for path in sorted([*paths, *self.cooldown.glob("*.pt")], key=step_of, reverse=True):
+            try:
+                saved = read_checkpoint(path)
+                if saved["key"] != self._key(path):
+                    raise CheckpointError(f"belongs to {saved['key']}, not to {self._key(path)}")
+            except CheckpointError as error:
+                tell(f"checkpoint {path}: {error}; using an older one")
+                continue
+            state.load_state_dict(saved["state"])
+            return
+
+    def finish(self) -> None:
+        """Removes what only a run that is still going needs; branch points stay for runs of other D."""
+        shutil.rmtree(self.cooldown, ignore_errors=True)
+        if self.path(self.spec.branch_step).exists():
+            for path in self.trunk.glob("periodic-*.pt"):
+                if step_of(path) <= self.spec.branch_step:
+                    path.unlink(missing_ok=True)
+
+    def _key(self, path: Path) -> str:
+        return self.spec.key if path.parent == self.cooldown else self.spec.trunk_key
+
+
+def step_of(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
+
+
+def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
+    with atomic_file(path) as file:
+        file.write(f"sixnd checkpoint {FORMAT} sha256 {digest}\n".encode())
+        file.write(buffer.getbuffer())
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU, its checksum compared before anything of it is interpreted.
+
+    Raises:
+        CheckpointError: unreadable, damaged, or of another format.
+    """
+    try:
+        with path.open("rb") as file:
+            header, body = file.readline(200).decode("ascii", "replace").split(), file.read()
+    except OSError as error:
+        raise CheckpointError(f"cannot be read ({error.strerror})") from None
+    if header[:2] != ["sixnd", "checkpoint"] or len(header) != 5:
+        raise CheckpointError("is not a checkpoint of this sixnd, or its first line is damaged")
+    if header[2] != str(FORMAT):
+        raise CheckpointError(f"has format {header[2]}, this sixnd reads {FORMAT}")
+    if hashlib.sha256(body).hexdigest() != header[4]:
+        raise CheckpointError("is truncated or damaged: its content does not match its checksum")
+    try:
+        content: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"cannot be read by torch {torch.__version__} ({type(error).__name__})") from None
+    return content
+
+
+def save_weights(path: Path, model: Transformer) -> None:
+    """Writes the fp32 weights alone, for torch.load(path, weights_only=True)."""
+    with atomic_file(path) as file:
+        torch.save({name: tensor.cpu() for name, tensor in model.state_dict().items()}, file)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` at once when the block ends well, even if power fails then."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    _remove_stale(path.parent, f"{path.name}.*.tmp")
+    temporary = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)  # the new name itself must reach the disk
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
-def load_newest_checkpoint(
-    folder: Path, trunk_key: str, last_step: int, model: Transformer, optimizer: torch.optim.Optimizer
-) -> int:
-    """Loads the newest readable checkpoint at or before `last_step`; returns its step, 0 where there is none."""
-    for path in sorted((folder / trunk_key).glob("step-*.pt"), reverse=True):
-        step = int(path.stem.removeprefix("step-"))
-        if step > last_step:
-            continue
-        try:
-            state = torch.load(path, map_location=model.embedding.device, weights_only=True)
-        except (RuntimeError, EOFError, OSError, ValueError) as error:
-            print(f"checkpoint {path} cannot be read ({type(error).__name__}): using an older one", flush=True)
-            continue
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        return step
-    return 0
+def _remove_stale(folder: Path, pattern: str) -> None:
+    """Removes temporary files of processes of this host that are gone."""
+    for path in folder.glob(pattern):
+        host, _, pid = path.name.removesuffix(".tmp").rpartition(".")
+        if host.endswith(f".{socket.gethostname()}") and pid.isdigit() and not _alive(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    """Whether another process of this number is at work; a file under our own number is one of a predecessor's."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

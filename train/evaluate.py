@@ -1,23 +1,52 @@
-"""Held-out loss: one full pass over the test documents, each counted as a whole.
+"""Held-out loss, accuracy and exact match: one pass over the test documents, each counted as a whole.
 
-Shape suffixes: W windows, T time (tokens).
+Shape suffixes: W windows, T time (tokens), D d_model, V vocabulary, K lengths of EXACT_MATCH_TOKENS.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from ..models.transformer import Transformer
+from ..models.transformer import Head, Transformer
 from .corpus.contamination import CLEAN_BELOW
 from .corpus.store import Corpus
+from .record import CurvePoint
 
 IGNORED = -1
+EXACT_MATCH_TOKENS = (1, 2, 4, 8, 16)  # each twice the one before
+LOGITS_AT_ONCE = 2**24  # 64 MB of fp32: what a micro-batch of a large vocabulary is cut down to
+
+# A curve's points: together at most 5 % of a run of 0.5M tokens, where evaluation runs at 2.2 times the speed of
+# training. Neither D nor the model enters, so that every run of a sweep is measured at the same tokens on the same text.
+CURVE_FIRST_TOKENS = 32_768
+CURVE_POINTS_PER_DECADE = 4
+CURVE_POSITIONS = 8192  # token positions of the sample behind one point
+
+
+def evaluation_steps(n_steps: int, first: int, per_decade: int) -> tuple[int, ...]:
+    """Steps after which a run is evaluated: `first`, then `per_decade` a factor of ten, and the last step.
+
+    Those before the last do not depend on `n_steps`: runs that share a trunk are evaluated at the same places on it.
+    """
+    steps, power = set[int](), 0
+    while (step := round(first * 10 ** (power / per_decade))) < n_steps:
+        steps.add(step)
+        power += 1
+    return (*sorted(steps), n_steps)
+
+
+def curve_steps(n_steps: int, batch_tokens: int) -> tuple[int, ...]:
+    """The steps of a run's training curve; the last is its end."""
+    return evaluation_steps(n_steps, max(1, round(CURVE_FIRST_TOKENS / batch_tokens)), CURVE_POINTS_PER_DECADE)
 
 
 @dataclass(frozen=True)
@@ -44,16 +73,34 @@ class HeldOutWindows:
         targets = np.where(real_WT, tokens[np.minimum(position_WT + 1, len(tokens) - 1)], IGNORED)
         return cls(torch.from_numpy(inputs), torch.from_numpy(targets), np.asarray(documents))
 
+    def sample(self, positions: int = CURVE_POSITIONS) -> HeldOutWindows:
+        """Windows evenly spaced through the test set, at most `positions` token positions of them (at least one window).
+
+        The test set and the context alone decide which. Windows rather than whole documents: each predicts on its own,
+        and a handful of long documents would stand for one source only.
+        """
+        n_windows, context = self.inputs_WT.shape
+        n_chosen = min(n_windows, max(1, positions // context))
+        chosen = (np.arange(n_chosen) * n_windows + n_windows // 2) // n_chosen
+        rows = torch.from_numpy(chosen)
+        return HeldOutWindows(self.inputs_WT[rows], self.targets_WT[rows], self.document_W[chosen])
+
 
 @dataclass(frozen=True)
 class HeldOutLoss:
-    """Sums per document, and what follows from them."""
+    """Sums per document, and what follows from them.
+
+    Documents of which nothing was looked at have sums of zero: of a sample, only what is a share of tokens or positions
+    holds (loss, accuracy, exact match and their errors).
+    """
 
     nats: NDArray[np.float64]  # (n_documents,) summed negative log-likelihood
     tokens: NDArray[np.int64]  # (n_documents,) predicted tokens
     bytes: NDArray[np.int64]  # (n_documents,) UTF-8 bytes of the text
     source: NDArray[np.int64]  # (n_documents,) index of the source
     overlap: NDArray[np.float64]  # (n_documents,) share of its words found in the training text; nan: not looked at
+    matches: NDArray[np.int64]  # (n_documents, K) positions whose next k tokens are each the argmax
+    positions: NDArray[np.int64]  # (n_documents, K) positions that have k tokens ahead in their window
 
     @property
     def mean(self) -> float:
@@ -62,16 +109,36 @@ class HeldOutLoss:
 
     @property
     def standard_error(self) -> float:
-        """Of the mean, documents drawn at random: the ratio estimator's (Cochran 1977, Sampling Techniques, 6.4)."""
-        n = len(self.nats)
-        if n < 2:
-            return math.nan
-        spread = self.nats - self.mean * self.tokens
-        return float(np.sqrt(n / (n - 1) * np.square(spread).sum()) / self.tokens.sum())
+        """Of the mean, documents drawn at random; nan where there are fewer than two. See `ratio_standard_error`."""
+        return ratio_standard_error(self.nats, self.tokens)
 
     @property
     def bits_per_byte(self) -> float:
         return float(self.nats.sum() / math.log(2) / self.bytes.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the tokens that are the argmax of their logits: exact match of one token."""
+        return self.exact_match[1]
+
+    @property
+    def exact_match(self) -> dict[int, float]:
+        """By k, the share of positions whose next k tokens are each the argmax, given the true tokens before it.
+
+        That is the probability that greedy decoding from a position reproduces the next k tokens: as long as it has not
+        failed, its input is the true text. A k that no window is long enough for is left out.
+        """
+        matches, positions = self.matches.sum(0), self.positions.sum(0)
+        return {k: float(m / n) for k, m, n in zip(EXACT_MATCH_TOKENS, matches, positions, strict=True) if n}
+
+    @property
+    def exact_match_se(self) -> dict[int, float]:
+        """Standard error of each exact match, documents drawn at random."""
+        return {
+            k: ratio_standard_error(self.matches[:, i], self.positions[:, i])
+            for i, k in enumerate(EXACT_MATCH_TOKENS)
+            if self.positions[:, i].any()
+        }
 
     def in_band(self, clean: bool) -> float | None:
         """Nats per token of the documents that are clean of training text, or of those that are not; None where none is."""
@@ -86,12 +153,28 @@ class HeldOutLoss:
             if (self.source == i).any()
         }
 
+    def point(self, tokens: int) -> CurvePoint:
+        """This loss as the point of a training curve after `tokens`."""
+        error = self.standard_error
+        return CurvePoint(tokens, self.mean, None if math.isnan(error) else error)
+
+
+def ratio_standard_error(totals: NDArray[np.generic], sizes: NDArray[np.int64]) -> float:
+    """Standard error of sum(totals) / sum(sizes) over clusters drawn at random; clusters of size 0 do not count.
+
+    The ratio estimator's (Cochran 1977, Sampling Techniques, 6.4); nan for fewer than two clusters.
+    """
+    n = int((sizes > 0).sum())
+    if n < 2:
+        return math.nan
+    spread = totals - totals.sum() / sizes.sum() * sizes
+    return float(np.sqrt(n / (n - 1) * np.square(spread).sum()) / sizes.sum())
+
 
 def evaluate(model: Transformer, corpus: Corpus, windows: HeldOutWindows, rows: int, dtype: torch.dtype) -> HeldOutLoss:
-    """The loss of `model` on every test document, `rows` windows at a time."""
-    device = model.embedding.device
-    n_documents = len(corpus.test_documents.bytes)
-    nats, tokens = np.zeros(n_documents), np.zeros(n_documents, np.int64)
+    """Loss and matches of `model` on `windows` of the test documents, `rows` windows at a time."""
+    held_out, n_lengths = corpus.test_documents, len(EXACT_MATCH_TOKENS)
+    sums = np.zeros((len(held_out.bytes), 2 + 2 * n_lengths))  # nats, tokens, matches, positions; counts are exact
     for start in range(0, len(windows.document_W), rows):
         inputs_WT, targets_WT = windows.inputs_WT[start : start + rows], windows.targets_WT[start : start + rows]
         document_W = windows.document_W[start : start + rows]
@@ -99,11 +182,56 @@ def evaluate(model: Transformer, corpus: Corpus, windows: HeldOutWindows, rows: 
         if missing:  # the compiled graph knows one shape
             inputs_WT = torch.cat((inputs_WT, inputs_WT.new_zeros(missing, inputs_WT.shape[1])))
             targets_WT = torch.cat((targets_WT, targets_WT.new_full((missing, targets_WT.shape[1]), IGNORED)))
-        # Not under no_grad: that would compile every shape a second time.
-        nll_WT, _ = model(inputs_WT.to(device), targets_WT.clamp(min=0).to(device), dtype)
+        nll_WT, correct_WT = score(model, inputs_WT, targets_WT.clamp(min=0), dtype)
         real_WT = targets_WT != IGNORED
-        nats_W = (nll_WT.detach().double().cpu() * real_WT).sum(1).numpy()
-        np.add.at(nats, document_W, nats_W[: len(document_W)])
-        np.add.at(tokens, document_W, real_WT.sum(1).numpy()[: len(document_W)])
-    held_out = corpus.test_documents
-    return HeldOutLoss(nats, tokens, held_out.bytes.astype(np.int64), held_out.source, held_out.overlap)
+        nats_W1 = (nll_WT.double() * real_WT).sum(1, keepdim=True)
+        counts = (real_WT.sum(1, keepdim=True), runs(correct_WT & real_WT), runs(real_WT))
+        np.add.at(sums, document_W, torch.cat((nats_W1, *counts), dim=1).numpy()[: len(document_W)])
+    counts_of_documents = sums[:, 1:].astype(np.int64)
+    return HeldOutLoss(
+        nats=sums[:, 0],
+        tokens=counts_of_documents[:, 0],
+        bytes=held_out.bytes.astype(np.int64),
+        source=held_out.source,
+        overlap=held_out.overlap,
+        matches=counts_of_documents[:, 1 : 1 + n_lengths],
+        positions=counts_of_documents[:, 1 + n_lengths :],
+    )
+
+
+def score(model: Transformer, inputs_WT: Tensor, targets_WT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Of each target, its negative log-likelihood in nats (fp32) and whether it is the argmax; each (W, T), on the CPU."""
+    device = model.embedding.device
+    # With gradients: without them every block would be compiled a second time. The head below has its own code anyway.
+    hidden_WTD = model.hidden(inputs_WT.to(device), dtype).detach()
+    fits = LOGITS_AT_ONCE // (inputs_WT.shape[1] * len(model.embedding))
+    rows = max(n for n in range(1, max(1, fits) + 1) if len(inputs_WT) % n == 0)  # pieces of one shape: one compilation
+    of_piece = _compiled_score_head() if model.head._compiled_call_impl else _score_head  # compiled if training is
+    pieces = zip(hidden_WTD.split(rows), targets_WT.to(device).split(rows), strict=True)
+    with torch.no_grad():
+        scores = [of_piece(model.head, x_WTD, model.embedding, wanted_WT) for x_WTD, wanted_WT in pieces]
+    nll, correct = zip(*scores, strict=True)
+    return torch.cat(nll).cpu(), torch.cat(correct).cpu()
+
+
+def _score_head(head: Head, x_WTD: Tensor, embedding_VD: Tensor, targets_WT: Tensor) -> tuple[Tensor, Tensor]:
+    """The head's loss and, from the same logits, whether each target is the argmax: the first of equals."""
+    logits_WTV = head.logits(x_WTD, embedding_VD)
+    target_logit_WT = logits_WTV.gather(-1, targets_WT.unsqueeze(-1)).squeeze(-1)
+    return logits_WTV.logsumexp(-1) - target_logit_WT, logits_WTV.argmax(-1) == targets_WT
+
+
+@cache
+def _compiled_score_head() -> Callable[[Head, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Kept, because wrapping takes longer than a small model's forward pass."""
+    return torch.compile(_score_head, dynamic=False)
+
+
+def runs(flags_WT: Tensor) -> Tensor:
+    """How many positions of each window start k flags in a row, for each k of EXACT_MATCH_TOKENS: (W, K)."""
+    counts = []
+    for k in EXACT_MATCH_TOKENS:
+        if k > 1:  # a run of k is one of k/2 and another right after it
+            flags_WT = flags_WT[:, : -(k // 2)] & flags_WT[:, k // 2 :]
+        counts.append(flags_WT.sum(1))
+    return torch.stack(counts, dim=1)

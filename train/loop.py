@@ -6,43 +6,39 @@ Shape suffixes: W windows (sequences), T time (tokens).
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from ..models.flops import six_n, training_flops
 from ..models.transformer import Transformer
 from .batches import BatchStream
-from .checkpoint import checkpoint_path, load_newest_checkpoint, save_checkpoint
+from .checkpoint import Checkpoints, TrainState, save_weights
 from .corpus.build import open_corpus
 from .corpus.store import Corpus, unique_tokens
 from .device import compile_model, device_name, micro_batch_rows, pick_device
-from .evaluate import HeldOutLoss, HeldOutWindows, evaluate
+from .divergence import Diverged, LossWatch
+from .documents import save_document_losses
+from .evaluate import HeldOutWindows, curve_steps, evaluate
 from .optimizer import build_optimizer
-from .progress import Listener, Progress, TqdmListener
+from .progress import Listener, Progress, StepClock, TqdmListener
+from .ranks import ALONE, Ranks
 from .record import RunRecord
+from .result import diverged_in_words, record_of
 from .spec import RunSpec
 
 LOG_EVERY = 10  # steps between looks at the loss: on a GPU each look waits for the device
+CHECKPOINT_SECONDS = 60.0  # of training between periodic checkpoints: what a killed run loses at most
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class RunError(ValueError):
     """A run that cannot be trained as asked; its message is one line."""
 
-
-@dataclass(frozen=True)
-class Diverged(Exception):
-    """The loss stopped being finite."""
-
-    step: int
-    last_finite_loss: float
+    exit_code = 2
 
 
 def train(
@@ -50,54 +46,79 @@ def train(
     *,
     corpora: Path | None = None,
     checkpoints: Path | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    weights: Path | None = None,
+    documents: Path | None = None,
+    deterministic: bool = False,
     listener: Listener | None = None,
     say: Callable[[str], None] = print,
+    ranks: Ranks = ALONE,
 ) -> RunRecord:
     """Trains one model for one epoch of `spec.tokens` and evaluates it on the whole test set.
 
-    The same spec gives the same record, bit for bit on one CPU thread, whether it starts from nothing or from a
-    checkpoint that another D of its trunk left.
+    The same spec gives the same record and weights, bit for bit on one CPU thread, whether it starts from nothing,
+    from a checkpoint that another D of its trunk left, or from its own after it was killed at any step.
 
     Args:
         spec: the run.
         corpora: folder of built corpora; None for the default one.
-        checkpoints: folder where trunks keep their branch points; None keeps none.
+        checkpoints: folder of checkpoints, on a disk that all ranks see; None keeps none.
+        checkpoint_seconds: training time between periodic checkpoints, in seconds.
+        weights: file for the final fp32 weights; a diverged run writes none.
+        documents: folder for the losses of the held-out documents, one small file a run.
+        deterministic: on CUDA, use kernels that repeat to the bit, at some cost in speed; a CPU's always do.
         listener: told of the progress every few steps; a tqdm bar where none is given.
         say: receives the few lines worth printing.
+        ranks: this process among those that train the run together; every one of them returns the record.
 
     Raises:
-        RunError: D is beyond the unique tokens of the corpus, or the model does not fit its vocabulary.
+        RunError: D is beyond the unique tokens of the corpus, the model does not fit its vocabulary, or the batch
+            cannot be shared out.
         CorpusError: the corpus is missing or damaged.
     """
     started = time.perf_counter()
     corpus = open_corpus(spec.corpus, corpora)
-    check_fits(spec, corpus)
+    check_fits(spec, corpus, ranks.world)
     device = pick_device()
+    if device.type == "cuda":
+        _repeat_to_the_bit(deterministic)
     model = Transformer(spec.model).to(device)
     model.initialize(spec.seed)
-    optimizer = build_optimizer(model, spec.optimizer)
-    first_step = (
-        load_newest_checkpoint(checkpoints, spec.trunk_key, spec.branch_step, model, optimizer) if checkpoints else 0
-    )
+    state = TrainState(model, build_optimizer(model, spec.optimizer), LossWatch.of(spec))
+    kept = Checkpoints(checkpoints, spec) if checkpoints else None
+    if kept:
+        kept.load_newest(state, None if ranks.first else _unheard)
+    if not ranks.agree(state.step, device):
+        raise RunError(f"{checkpoints}: the ranks found different checkpoints; give a folder that all of them see")
     compiled = compile_model(model, say)
     clock = StepClock()
     test_loss, error = None, None
     try:
         with TqdmListener(f"N {spec.model.n_total:,}") if listener is None else nullcontext(listener) as heard:
-            run_steps(spec, corpus, model, optimizer, first_step, checkpoints, heard, clock)
+            run_steps(spec, corpus, state, heard, clock, kept, checkpoint_seconds, ranks)
         rows = micro_batch_rows(spec.batch_tokens, spec.model.context, device)
+        # On every rank: the others would only wait for the first.
         test_loss = evaluate(model, corpus, HeldOutWindows.of(corpus, spec.model.context), rows, DTYPES[spec.precision])
         if not math.isfinite(test_loss.mean):
-            raise Diverged(spec.n_steps, math.nan)
+            raise Diverged("test loss is not finite", spec.n_steps, state.watch.memory.last_finite)
     except Diverged as end:
-        test_loss = None
-        error = f"loss not finite by step {end.step} at peak lr {spec.optimizer.lr:g}; last finite {end.last_finite_loss:.4f}"
-    how = f"{device_name(device)}, {'compiled' if compiled else 'eager'} {spec.precision}"
-    return _record(spec, corpus, test_loss, error, clock.tokens_per_s, time.perf_counter() - started, how)
+        test_loss, error = None, diverged_in_words(end, learning_rate(spec, end.step - 1), spec.n_steps)
+    if ranks.first and weights and not error:
+        save_weights(weights, model)
+    if ranks.first and documents and test_loss:
+        save_document_losses(documents, spec.key, test_loss)
+    if ranks.first and kept:
+        kept.finish()
+    processes = f"{ranks.world} x " if ranks.world > 1 else ""
+    how = f"{processes}{device_name(device)}, {'compiled' if compiled else 'eager'} {spec.precision}"
+    # A checkpoint of the trunk may hold the last point of a shorter run, which is no point of this one.
+    points = curve_steps(spec.n_steps, spec.batch_tokens)
+    curve = tuple(state.curve[step] for step in points if step in state.curve)
+    return record_of(spec, corpus, test_loss, error, curve, clock.tokens_per_s, time.perf_counter() - started, how)
 
 
-def check_fits(spec: RunSpec, corpus: Corpus) -> None:
-    """Raises RunError, before anything is trained, where the corpus cannot serve the run."""
+def check_fits(spec: RunSpec, corpus: Corpus, world: int = 1) -> None:
+    """Raises RunError, before anything is trained, where the corpus or `world` ranks cannot serve the run."""
     if spec.model.vocab_size != corpus.vocab_size:
         raise RunError(
             f"model vocabulary {spec.model.vocab_size} is not that of corpus {corpus.hash}: {corpus.vocab_size}"
@@ -108,37 +129,66 @@ def check_fits(spec: RunSpec, corpus: Corpus) -> None:
             f"D = {spec.tokens:,} is beyond one epoch: corpus {corpus.hash} has {most:,} unique training tokens"
             f" at context {spec.model.context}; no run may see a token twice"
         )
+    rows = spec.batch_tokens // spec.model.context
+    if rows % world:
+        raise RunError(
+            f"batch_tokens = {spec.batch_tokens} is {rows} rows of context {spec.model.context}, which {world}"
+            " processes cannot share equally; give a number of processes that divides the rows"
+        )
 
 
 def run_steps(
     spec: RunSpec,
     corpus: Corpus,
-    model: Transformer,
-    optimizer: torch.optim.Optimizer,
-    first_step: int,
-    checkpoints: Path | None,
+    state: TrainState,
     listener: Listener,
     clock: StepClock,
+    checkpoints: Checkpoints | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    ranks: Ranks = ALONE,
 ) -> None:
-    """Trains from `first_step` to the end of the run, leaving a checkpoint at its branch point."""
+    """Trains `state` from where it stands to the end of the run.
+
+    Raises:
+        Diverged: see `LossWatch`.
+    """
     stream = BatchStream(corpus.train, spec.model.context, spec.seed)
-    rows = micro_batch_rows(spec.batch_tokens, spec.model.context, model.embedding.device)
-    last_finite = math.nan
-    for step in range(first_step, spec.n_steps):
-        if step == spec.branch_step and step > first_step and checkpoints is not None:
-            save_checkpoint(checkpoint_path(checkpoints, spec.trunk_key, step), model, optimizer)
-        seen = step * spec.batch_tokens
-        lr = spec.optimizer.lr * spec.schedule.multiplier(
-            seen, spec.batch_tokens, spec.tokens, spec.branch_step * spec.batch_tokens
+    rows = micro_batch_rows(spec.batch_tokens // ranks.world, spec.model.context, state.model.embedding.device)
+    sample, points = (
+        HeldOutWindows.of(corpus, spec.model.context).sample(),
+        curve_steps(spec.n_steps, spec.batch_tokens),
+    )
+    saved_at = time.perf_counter()
+    while state.step < spec.n_steps:
+        windows_WT = stream.batch(*ranks.share(state.step * spec.batch_tokens, spec.batch_tokens))
+        loss, norm = train_step(
+            state.model, state.optimizer, windows_WT, learning_rate(spec, state.step), spec, rows, ranks
         )
-        loss = train_step(model, optimizer, stream.batch(seen, spec.batch_tokens), lr, spec, rows)
+        state.step += 1
+        state.watch.note(state.step, loss, norm)
         clock.tick(spec.batch_tokens)
-        if (step + 1) % LOG_EVERY == 0 or step + 1 in (spec.branch_step, spec.n_steps):
-            value = float(loss)
-            if not math.isfinite(value):
-                raise Diverged(step, last_finite)
-            last_finite = value
-            listener(Progress(seen + spec.batch_tokens, spec.tokens, value, clock.tokens_per_s or 0.0))
+        if state.step % LOG_EVERY == 0 or state.step in (spec.branch_step, spec.n_steps):
+            newest = state.watch.look()
+            listener(Progress(state.step * spec.batch_tokens, spec.tokens, newest, clock.tokens_per_s or 0.0))
+        if state.step in points:  # before a checkpoint of this step, which must hold it
+            with clock.paused():
+                state.watch.look()
+                loss_there = evaluate(state.model, corpus, sample, rows, DTYPES[spec.precision])
+            if not math.isfinite(loss_there.mean):
+                raise Diverged("held-out loss is not finite", state.step, state.watch.memory.last_finite)
+            state.curve[state.step] = loss_there.point(state.step * spec.batch_tokens)
+        due = state.step == spec.branch_step or time.perf_counter() - saved_at >= checkpoint_seconds
+        if checkpoints and ranks.first and due:
+            with clock.paused():
+                state.watch.look()  # nothing that has diverged is saved
+                checkpoints.save(state)
+            saved_at = time.perf_counter()
+
+
+def learning_rate(spec: RunSpec, step: int) -> float:
+    """Of the step that follows `step` steps."""
+    seen, branch = step * spec.batch_tokens, spec.branch_step * spec.batch_tokens
+    return spec.optimizer.lr * spec.schedule.multiplier(seen, spec.batch_tokens, spec.tokens, branch)
 
 
 def train_step(
@@ -148,10 +198,14 @@ def train_step(
     lr: float,
     spec: RunSpec,
     rows: int,
-) -> torch.Tensor:
-    """One step of AdamW on the mean loss of `windows_WT`, (W, context + 1), `rows` windows at a time.
+    ranks: Ranks = ALONE,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One optimizer step on the mean loss of `windows_WT`, (W, context + 1), `rows` windows at a time.
 
-    Returns the batch's mean loss in nats per token, on the device and without z-loss.
+    Where several ranks train, `windows_WT` is this one's share of the batch and the gradient is that of all of it.
+
+    Returns the batch's mean loss in nats per token, without z-loss, and the gradient's norm before it was clipped:
+    scalars on the device.
     """
     micro_batches = windows_WT.to(model.embedding.device, non_blocking=True).split(rows)
     total = torch.zeros((), device=model.embedding.device)
@@ -161,72 +215,20 @@ def train_step(
         objective = loss + spec.optimizer.z_loss * logsumexp_WT.square().mean()
         (objective / len(micro_batches)).backward()
         total += loss.detach() / len(micro_batches)
-    torch.nn.utils.clip_grad_norm_(model.parameters(), spec.optimizer.clip_norm, foreach=True)
+    ranks.average([total, *(p.grad for p in model.parameters() if p.grad is not None)])
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), spec.optimizer.clip_norm, foreach=True)
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return total
+    return total, norm
 
 
-class StepClock:
-    """Tokens per second of the steps, the first of a process (which compile) left out."""
-
-    WARM_STEPS = 3
-
-    def __init__(self) -> None:
-        self.steps, self.tokens, self.start, self.stop = 0, 0, 0.0, 0.0
-
-    def tick(self, tokens: int) -> None:
-        self.steps += 1
-        self.stop = time.perf_counter()
-        if self.steps <= self.WARM_STEPS:
-            self.start = self.stop
-        else:
-            self.tokens += tokens
-
-    @property
-    def tokens_per_s(self) -> float | None:
-        return self.tokens / (self.stop - self.start) if self.tokens else None
+def _repeat_to_the_bit(wanted: bool) -> None:
+    """For the whole process; must come before its first matrix product, when cuBLAS reads its variable."""
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted)
 
 
-def _record(
-    spec: RunSpec,
-    corpus: Corpus,
-    test_loss: HeldOutLoss | None,
-    error: str | None,
-    tokens_per_s: float | None,
-    wall_s: float,
-    device: str,
-) -> RunRecord:
-    shape = spec.model
-    return RunRecord(
-        key=spec.key,
-        state="done" if error is None else "diverged",
-        N_total=shape.n_total,
-        N_non_embedding=shape.n_non_embedding,
-        N_matmul=shape.n_matmul,
-        D=spec.tokens,
-        C_6nd=float(six_n(shape.n_total) * spec.tokens),
-        C_exact=training_flops(shape).total * spec.tokens,
-        test_loss=test_loss.mean if test_loss else None,
-        test_loss_se=test_loss.standard_error if test_loss else None,
-        bits_per_byte=test_loss.bits_per_byte if test_loss else None,
-        loss_by_source=test_loss.by_source(corpus.source_names) if test_loss else {},
-        test_loss_clean=test_loss.in_band(clean=True) if test_loss else None,
-        test_loss_dirty=test_loss.in_band(clean=False) if test_loss else None,
-        lr=spec.optimizer.lr,
-        batch_tokens=spec.batch_tokens,
-        seed=spec.seed,
-        tokens_per_s=tokens_per_s,
-        wall_s=wall_s,
-        corpus=spec.corpus,
-        spec=spec.model_dump_json(),
-        sixnd_version=version("sixnd"),
-        torch_version=torch.__version__,
-        device=device,
-        n_layers=shape.n_layers,
-        d_model=shape.d_model,
-        error=error,
-        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+def _unheard(_: str) -> None: ...

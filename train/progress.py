@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -43,3 +45,32 @@ class TqdmListener:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.close()
+
+
+class StepClock:
+    """Tokens per second of the steps, the first of a process (which compile) left out."""
+
+    WARM_STEPS = 3
+
+    def __init__(self) -> None:
+        self.steps, self.tokens, self.start, self.stop = 0, 0, 0.0, 0.0
+
+    def tick(self, tokens: int) -> None:
+        self.steps += 1
+        self.stop = time.perf_counter()
+        if self.steps <= self.WARM_STEPS:
+            self.start = self.stop
+        else:
+            self.tokens += tokens
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out what is no training step."""
+        begin = time.perf_counter()
+        yield
+        pause = time.perf_counter() - begin
+        self.start, self.stop = self.start + pause, self.stop + pause
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        return self.tokens / (self.stop - self.start) if self.tokens else None

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
+
+
+class CurvePoint(NamedTuple):
+    """One point of a training curve."""
+
+    tokens: int  # trained so far
+    loss: float  # nats per token on the fixed sample of the held-out windows
+    se: float | None  # standard error, documents drawn at random; None where fewer than two are in the sample
 
 
 class RunRecord(BaseModel):
@@ -27,6 +35,15 @@ class RunRecord(BaseModel):
     test_loss_clean: float | None = Field(default=None, description="of held-out documents clean of training text")
     test_loss_dirty: float | None = Field(
         default=None, description="of those that share text with it; None: there is none"
+    )
+    accuracy: float | None = Field(default=None, description="share of held-out tokens that are the argmax")
+    exact_match: dict[int, float] = Field(
+        default_factory=dict, description="by k, the share of positions whose next k tokens are each the argmax"
+    )
+    curve: tuple[CurvePoint, ...] = Field(
+        default=(),
+        description="loss on a fixed sample of the held-out windows at log-spaced tokens; the last point is the run's"
+        " end. A point before the cooldown is the loss at the trunk's learning rate, above that of a run of that D",
     )
     lr: float
     batch_tokens: int

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..models.config import ModelConfig
 from .optimizer import OptimizerSettings
-from .schedule import Schedule
+from .schedule import Cosine, Schedule
 
 
 class RunSpec(BaseModel):
@@ -27,7 +27,7 @@ class RunSpec(BaseModel):
     seed: int = Field(ge=0, description="decides the initial weights and the order of the data")
     batch_tokens: int = Field(gt=0, description="tokens a step, a multiple of the context")
     optimizer: OptimizerSettings
-    schedule: Schedule
+    schedule: Schedule | Cosine
     precision: Literal["bf16", "fp32"] = "bf16"
 
     @model_validator(mode="after")
@@ -54,8 +54,8 @@ class RunSpec(BaseModel):
 
     @property
     def trunk_key(self) -> str:
-        """Hash of all but D: the name of the trunk that runs of other D share."""
-        return _digest(self.model_dump(mode="json", exclude={"tokens"}))
+        """Hash of all but D: the name of the trunk that runs of other D share. With a cosine they share none."""
+        return _digest(self.model_dump(mode="json", exclude={"tokens"} if self.schedule.shares_trunk else set()))
 
 
 def _digest(document: object) -> str:

@@ -25,6 +25,7 @@ class Places:
     corpora: Path
     checkpoints: Path
     live: Path
+    documents: Path  # losses of the held-out documents
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def run_in_worker(spec_json: str, places: Places) -> str:
         spec,
         corpora=places.corpora,
         checkpoints=places.checkpoints,
+        documents=places.documents,
         listener=LiveFile(places.live, spec.key),
         say=lambda _: None,  # the driver says once what every worker would
     )

@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from sixnd.sweeps.ledger import FILE, Ledger, LedgerError, open_ledger
+from sixnd.sweeps.ledger import ADDED, FILE, Ledger, LedgerError, open_ledger
 from sixnd.sweeps.plan import planned_row
 from sixnd.train.loop import train
 from sixnd.train.record import RunRecord
@@ -89,7 +89,7 @@ def test_a_ledger_of_the_first_schema_is_brought_up(tmp_path: Path, run_spec: Ru
     old = Ledger(tmp_path / FILE)
     old.plan([planned_row(run_spec)])
     old.finish(record)
-    for column in ("test_loss_clean", "test_loss_dirty"):
+    for column in ADDED[2]:
         old.connection.execute(f"ALTER TABLE runs DROP COLUMN {column}")
     old.set_meta("schema", "1")
     old.close()

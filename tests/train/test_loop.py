@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sixnd.models.transformer import Transformer
+from sixnd.train import loop
 from sixnd.train.batches import BatchStream
-from sixnd.train.checkpoint import checkpoint_path
+from sixnd.train.checkpoint import step_of
 from sixnd.train.corpus.build import build_from_sources
 from sixnd.train.corpus.prepare import is_test
 from sixnd.train.corpus.sources import Document
 from sixnd.train.corpus.store import Corpus, unique_tokens
 from sixnd.train.device import has_compiler, micro_batch_rows
+from sixnd.train.divergence import MARGIN, PATIENCE, Diverged, LossWatch
 from sixnd.train.evaluate import HeldOutWindows, evaluate
 from sixnd.train.loop import RunError, train, train_step
 from sixnd.train.optimizer import build_optimizer
 from sixnd.train.progress import Progress, TqdmListener
-from sixnd.train.record import RunRecord
 from sixnd.train.spec import RunSpec
 
 from tests.conftest import make_documents, make_source, tiny_spec
-
-TIMES = {"tokens_per_s", "wall_s", "finished_at"}
-
-
-def quiet(_: str) -> None: ...
-
-
-def result(record: RunRecord) -> dict[str, object]:
-    return record.model_dump(exclude=TIMES)
+from tests.train.stops import quiet, result, stop_before_step
 
 
 def test_a_run_learns_and_its_record_is_complete(run_spec: RunSpec, corpus: Corpus, corpora: Path) -> None:
@@ -69,17 +64,6 @@ def test_a_branch_equals_the_straight_run(run_spec: RunSpec, corpora: Path, tmp_
     assert result(branched) == result(straight)
 
 
-def test_a_broken_checkpoint_is_passed_over(
-    run_spec: RunSpec, corpora: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    alone = train(run_spec, corpora=corpora, checkpoints=tmp_path, say=quiet)
-    path = checkpoint_path(tmp_path, run_spec.trunk_key, run_spec.branch_step)
-    path.write_bytes(path.read_bytes()[:1000])
-    again = train(run_spec, corpora=corpora, checkpoints=tmp_path, say=quiet)
-    assert result(again) == result(alone)
-    assert path.name in capsys.readouterr().out
-
-
 def test_a_second_epoch_is_refused_by_name(run_spec: RunSpec, corpus: Corpus, corpora: Path) -> None:
     most = unique_tokens(len(corpus.train), run_spec.model.context) // run_spec.batch_tokens * run_spec.batch_tokens
     beyond = run_spec.model_copy(update={"tokens": most + run_spec.batch_tokens})
@@ -94,12 +78,81 @@ def test_another_vocabulary_is_refused(run_spec: RunSpec, corpora: Path) -> None
         train(wrong, corpora=corpora, say=quiet)
 
 
-def test_divergence_ends_the_run_and_is_recorded(run_spec: RunSpec, corpora: Path) -> None:
+def test_an_exploding_learning_rate_ends_the_run_and_is_recorded(run_spec: RunSpec, corpora: Path) -> None:
     hot = run_spec.optimizer.model_copy(update={"lr": 1e30})
     record = train(run_spec.model_copy(update={"optimizer": hot}), corpora=corpora, say=quiet)
     assert record.state == "diverged" and record.test_loss is None
-    assert record.error is not None and "1e+30" in record.error
+    # The warm-up takes two steps: the first one trains at half the peak, and the second meets what it left.
+    assert re.fullmatch(
+        r"(loss|gradient) is not finite at step 2 of 40, learning rate 1e\+30; last finite loss 5\.\d+",
+        record.error or "",
+    )
     json.loads(record.model_dump_json())
+
+
+def poison_gradient(monkeypatch: pytest.MonkeyPatch, spec: RunSpec, at: int) -> None:
+    """Makes one number of the gradient nan in step `at`, counted from 1, its loss being finite."""
+    clip, lr = torch.nn.utils.clip_grad_norm_, loop.learning_rate
+    now = 0
+
+    def learning_rate(spec: RunSpec, step: int) -> float:
+        nonlocal now
+        now = step + 1
+        return lr(spec, step)
+
+    def poisoned(parameters: Iterator[torch.nn.Parameter], *limits: float, **options: bool) -> torch.Tensor:
+        listed = list(parameters)
+        if now == at:
+            assert listed[-1].grad is not None
+            listed[-1].grad[0] = math.nan
+        return clip(listed, *limits, **options)
+
+    monkeypatch.setattr(loop, "learning_rate", learning_rate)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", poisoned)
+
+
+def test_a_nan_gradient_ends_the_run_at_its_own_step_resumed_or_not(
+    run_spec: RunSpec, corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 24 lies between two looks at the loss; the run that is resumed looks at other steps than the straight one."""
+    poison_gradient(monkeypatch, run_spec, at=24)
+    weights = tmp_path / "weights.pt"
+    straight = train(run_spec, corpora=corpora, weights=weights, say=quiet)
+    assert straight.error is not None and straight.error.startswith("gradient is not finite at step 24 of 40")
+    assert "learning rate 0.01;" in straight.error and "last finite loss" in straight.error
+    assert not weights.exists()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_before_step(patch, run_spec, 22)
+        train(run_spec, corpora=corpora, checkpoints=tmp_path, checkpoint_seconds=0, say=quiet)
+    resumed = train(run_spec, corpora=corpora, checkpoints=tmp_path, checkpoint_seconds=0, say=quiet)
+    assert result(resumed) == result(straight)
+    assert max(step_of(path) for path in tmp_path.rglob("*.pt")) == 23, "what has diverged is never saved"
+
+
+def test_a_loss_above_its_start_for_long_is_divergence(run_spec: RunSpec) -> None:
+    """Warm-up does not count, one lower loss starts the count again, and neither looks nor a resume change the step."""
+    ceiling = max(6.0, math.log(300)) + MARGIN
+    high, low = ceiling + 0.01, ceiling - 0.01
+    losses = [6.0, high] + 150 * [high] + [low] + 300 * [high]
+    for look_every in (1, 7, 1000):
+        watch = LossWatch.of(run_spec)
+        with pytest.raises(Diverged, match=f"above its start .6.00. for {PATIENCE} steps") as end:
+            for step, loss in enumerate(losses, 1):
+                watch.note(step, torch.tensor(loss), torch.tensor(1.0))
+                if step % look_every == 0 or step == len(losses):
+                    watch.look()
+                    saved, watch = watch.state_dict(), LossWatch.of(run_spec)
+                    watch.load_state_dict(saved)
+        assert end.value.step == 2 + 150 + 1 + PATIENCE
+        assert end.value.last_finite == pytest.approx(high)
+
+
+def test_high_losses_of_the_warm_up_do_not_count(run_spec: RunSpec) -> None:
+    long = run_spec.schedule.model_copy(update={"warmup_tokens": 300 * run_spec.batch_tokens})
+    watch = LossWatch.of(run_spec.model_copy(update={"schedule": long}))
+    for step in range(1, 300):
+        watch.note(step, torch.tensor(6.0 if step == 1 else 9.0), torch.tensor(1.0))
+    assert watch.look() == 9.0 and watch.memory.high_steps == 0
 
 
 def test_batches_are_a_function_of_seed_and_offset(corpus: Corpus) -> None:

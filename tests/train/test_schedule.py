@@ -1,17 +1,18 @@
-"""The learning rate: warm-up, power law, cooldown; the trunk never looks at D."""
+"""The learning rate: warm-up, power law, cooldown, cosine; the trunk never looks at D."""
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
-from sixnd.train.optimizer import beta2_for, peak_lr
-from sixnd.train.schedule import Schedule
+from sixnd.train.schedule import Cosine, Schedule
+from sixnd.train.spec import RunSpec
 
 BATCH = 100
 
 
-def curve(schedule: Schedule, tokens: int) -> list[float]:
+def curve(schedule: Schedule | Cosine, tokens: int) -> list[float]:
     branch = schedule.cooldown_start(tokens) // BATCH * BATCH
     return [schedule.multiplier(seen, BATCH, tokens, branch) for seen in range(0, tokens, BATCH)]
 
@@ -44,12 +45,48 @@ def test_no_warmup_starts_at_the_peak() -> None:
     assert curve(Schedule(p=0.5, warmup_tokens=0), 1000)[0] == 1.0
 
 
-def test_beta2_keeps_a_half_life_in_tokens() -> None:
-    assert beta2_for(2048) == 0.999
-    assert beta2_for(20_000) ** (2e6 / 20_000) == pytest.approx(0.5)
-    assert beta2_for(10**7) == 0.95
+def test_a_linear_cooldown_is_a_straight_line_to_zero() -> None:
+    lrs = curve(Schedule(warmup_tokens=1000, cooldown_shape="linear"), 10_000)
+    assert lrs[80:] == pytest.approx([1 - k / 20 for k in range(20)])
+    assert lrs[:80] == curve(Schedule(warmup_tokens=1000), 10_000)[:80]
 
 
-def test_default_peak_falls_with_n() -> None:
-    rates = [peak_lr(n) for n in (10_000, 100_000, 1_000_000, 100_000_000)]
-    assert rates == sorted(rates, reverse=True) and rates[0] <= 0.02
+def test_a_cosine_falls_from_the_peak_to_a_tenth_at_d() -> None:
+    lrs = curve(Cosine(warmup_tokens=1000), 101_000)
+    assert lrs[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
+    assert lrs[10] == max(lrs) == 1.0
+    assert lrs[10 + 500] == pytest.approx(0.55)
+    assert lrs[10 + 250] == pytest.approx(0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2)
+    assert 0.1 < lrs[-1] < 0.1001
+    assert lrs[10:] == sorted(lrs[10:], reverse=True)
+
+
+def test_a_cosine_survives_a_warmup_as_long_as_the_run() -> None:
+    assert curve(Cosine(warmup_tokens=1000), 1000) == pytest.approx([0.1 * k for k in range(1, 11)])
+    assert curve(Cosine(warmup_tokens=0), 1000)[0] == 1.0
+
+
+def test_runs_under_a_cosine_share_no_trunk(run_spec: RunSpec) -> None:
+    cosine = run_spec.model_copy(update={"schedule": Cosine(warmup_tokens=128)})
+    longer = cosine.model_copy(update={"tokens": 2 * cosine.tokens})
+    assert cosine.branch_step == longer.branch_step == 0
+    assert cosine.trunk_key != longer.trunk_key and cosine.key != run_spec.key
+    power = run_spec.model_copy(update={"tokens": 2 * run_spec.tokens})
+    assert power.trunk_key == run_spec.trunk_key
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [Schedule(warmup_tokens=5, p=0.5), Schedule(warmup_tokens=5, cooldown_shape="linear"), Cosine(warmup_tokens=5)],
+)
+def test_a_spec_keeps_its_schedule_through_json(run_spec: RunSpec, schedule: Schedule | Cosine) -> None:
+    spec = run_spec.model_copy(update={"schedule": schedule})
+    again = RunSpec.model_validate_json(spec.model_dump_json())
+    assert again == spec and type(again.schedule) is type(schedule) and again.key == spec.key
+
+
+def test_specs_from_before_there_was_a_choice_keep_their_keys(run_spec: RunSpec) -> None:
+    document = json.loads(run_spec.model_dump_json())
+    assert document["schedule"] == {"p": 0.0, "warmup_tokens": 128, "cooldown": 0.2}
+    linear = run_spec.schedule.model_copy(update={"cooldown_shape": "linear"})
+    assert run_spec.model_copy(update={"schedule": linear}).key != run_spec.key
