@@ -30,6 +30,8 @@ from sixnd.train.spec import RunSpec
 
 from tests.train.stops import quiet, result, stop_before_step
 
+pytestmark = pytest.mark.usefixtures("curve_of_tiny_runs")
+
 BRANCH = 32  # of the 40 steps of run_spec
 RANDOM_STEPS = random.Random(0).sample(range(1, BRANCH), 3) + random.Random(1).sample(range(BRANCH + 1, 40), 2)
 

@@ -30,6 +30,8 @@ from sixnd.train.spec import RunSpec
 from tests.conftest import make_documents, make_source, tiny_spec
 from tests.train.stops import quiet, result, stop_before_step
 
+pytestmark = pytest.mark.usefixtures("curve_of_tiny_runs")
+
 
 def test_a_run_learns_and_its_record_is_complete(run_spec: RunSpec, corpus: Corpus, corpora: Path) -> None:
     record = train(run_spec, corpora=corpora, say=quiet)
