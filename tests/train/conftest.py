@@ -17,7 +17,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture
-def curve_of_tiny_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def curve_of_tiny_runs() -> Iterator[None]:
     """The first point of a curve early enough for runs of a few thousand tokens to have some."""
-    monkeypatch.setattr("sixnd.train.evaluate.CURVE_FIRST_TOKENS", 256)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sixnd.train.evaluate.CURVE_FIRST_TOKENS", 256)
+        yield
