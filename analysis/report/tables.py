@@ -15,7 +15,7 @@ from .numbers import count, flops
 
 MOST_TROUBLES = 5
 MOST_RUNS = 2000  # a page with more rows than this is slow to open
-_NEVER = {"spec"}  # the resolved settings of a run as JSON: for programs
+_NEVER = {"spec", "curve", "exact_match"}  # JSON: for programs
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ _COLUMNS = {
     "test_loss": _Column("test loss", _digits(".3f"), always=True),
     "loss": _Column("loss", _digits(".3f"), always=True),
     "test_loss_se": _Column("± s.e.", _digits(".3f")),
+    "accuracy": _Column("accuracy", _digits(".3f")),
     "test_loss_clean": _Column("on clean text", _digits(".3f")),
     "test_loss_dirty": _Column("on text also trained on", _digits(".3f")),
     "bits_per_byte": _Column("bits/byte", _digits(".3f")),
