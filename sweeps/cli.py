@@ -12,7 +12,8 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from .corpus_cli import Corpora, console, corpus_app
-from .model_cli import export, models_app, sample, train
+from .ladder_cli import models_app
+from .model_cli import export, sample, train
 
 app = App(
     name="sixnd",
@@ -193,7 +194,7 @@ def predict(
         Print JSON.
     """
     from ..analysis.predict import load_fit, predict_at, predict_at_flops
-    from .spec import SpecError, parse_count
+    from .spec import SpecError, count_option
 
     if (flops is None) == (params is None or tokens is None) or (flops is not None and (params or tokens)):
         raise SpecError("predict: give --params and --tokens, or --flops alone")
@@ -201,13 +202,7 @@ def predict(
     if flops is not None:
         answer = predict_at_flops(law, flops)
     else:
-        point = []
-        for option, text in (("--params", params), ("--tokens", tokens)):
-            try:
-                point.append(float(str(parse_count(text))))
-            except ValueError as error:
-                raise SpecError(f"{option}: {error}") from None
-        answer = predict_at(law, *point)
+        answer = predict_at(law, float(count_option("--params", params)), float(count_option("--tokens", tokens)))
     if json_out:
         print(json.dumps(answer, indent=1, allow_nan=False))
         return

@@ -1,4 +1,4 @@
-"""One model for a person: `sixnd train`, `sixnd sample`, `sixnd export`, and the ladder of shapes, `sixnd models ladder`."""
+"""One model for a person: `sixnd train`, `sixnd sample`, `sixnd export`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from .corpus_cli import Corpora, console
 
@@ -17,68 +17,7 @@ if TYPE_CHECKING:  # torch and pydantic take a second to import; `sixnd --help` 
     from ..train.spec import RunSpec
     from .spec import SweepSpec
 
-models_app = App(name="models", help="Shapes of models.", help_format="markdown")
 CHECKPOINTS = "checkpoints"
-
-
-@models_app.command
-def ladder(
-    *,
-    vocab: int = 1024,
-    start: Annotated[str, Parameter(name="--from")] = "20k",
-    stop: Annotated[str, Parameter(name="--to")] = "1B",
-    context: int = 256,
-) -> None:
-    """Print the shape that each target N gets, its parameters under each convention, and its training FLOPs per token.
-
-    Example: `sixnd models ladder --vocab 4096 --from 1M --to 100M`
-
-    Parameters
-    ----------
-    vocab
-        Tokens of the vocabulary.
-    start
-        The smallest target: non-embedding parameters, from 20k.
-    stop
-        The largest, up to 10B.
-    context
-        Tokens a model sees at once; only C_exact depends on it.
-    """
-    from ..models.config import ModelConfig
-    from ..models.flops import six_n, training_flops
-    from ..models.ladder import rungs, shape_for
-    from .show import short, table_of
-    from .spec import SpecError
-
-    if vocab < 2 or context < 8:
-        raise SpecError(f"--vocab {vocab} --context {context}: at least 2 and 8")
-    rows: list[dict[str, str | int | float]] = []
-    smallest, largest = _count("--from", start), _count("--to", stop)
-    try:
-        targets = rungs(smallest, largest)
-    except ValueError as error:
-        raise SpecError(f"models ladder: {error}") from None
-    for target in targets:
-        shape = ModelConfig.from_shape(*shape_for(target), vocab, context)
-        rows.append(
-            {
-                "target N": short(target),
-                "layers x width": f"{shape.n_layers} x {shape.d_model}",
-                "heads x head dim": f"{shape.n_heads} x {shape.head_dim}",
-                "d_ff": shape.d_ff,
-                "N_total": shape.n_total,
-                "N_non_embedding": shape.n_non_embedding,
-                "off target": f"{shape.n_non_embedding / target - 1:+.1%}",
-                "N_matmul": shape.n_matmul,
-                "C_6nd per token": f"{six_n(shape.n_total):.4e}",
-                "C_exact": f"{training_flops(shape).total:.4e}",
-            }
-        )
-    console.print(table_of(rows))
-    console.print(
-        f"target N: non-embedding parameters; vocabulary {vocab:,}, context {context}; C_6nd = 6 · N_total and C_exact"
-        " (matrix products, causal attention) in training FLOPs a token"
-    )
 
 
 def train(
@@ -198,19 +137,19 @@ def single_run(
         SpecError: one line for each thing that is wrong.
     """
     from ..train.corpus.spec import TABLES
-    from .spec import SpecError, SweepSpec, TrainSettings, load_corpus
+    from .spec import SpecError, SweepSpec, TrainSettings, count_option, load_corpus
     from .toml import merge, validate
 
     if (params is None) == (shape is None):
         raise SpecError("train: give either --params, such as 442k, or --shape depth,width, such as 4,96")
     document: dict[str, object] = {
         "name": "train",
-        "tokens": [_count("--tokens", tokens)],
+        "tokens": [count_option("--tokens", tokens)],
         "seeds": [seed],
         "train": {},
     }
     if shape is None:
-        document["params"] = [_count("--params", params)]
+        document["params"] = [count_option("--params", params)]
     else:
         sides = shape.split(",")
         if len(sides) != 2 or not all(side.strip().isdecimal() for side in sides):
@@ -302,15 +241,6 @@ def _become_a_worker() -> None:
     if any(os.environ.get(name) != value for name, value in wanted.items()):
         sys.stdout.flush()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | wanted)
-
-
-def _count(option: str, text: str | None) -> int:
-    from .spec import SpecError, parse_count
-
-    try:
-        return int(str(parse_count(text)))
-    except ValueError as error:
-        raise SpecError(f"{option}: {error}") from None
 
 
 def _say(line: str) -> None:

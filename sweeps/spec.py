@@ -26,9 +26,21 @@ def parse_count(value: object) -> object:
     return round(value) if isinstance(value, float) else value
 
 
+def count_option(option: str, text: str | None) -> int:
+    """A count that was given on the command line.
+
+    Raises:
+        SpecError: it is none; the line names the option.
+    """
+    try:
+        return int(str(parse_count(text)))
+    except ValueError as error:
+        raise SpecError(f"{option}: {error}") from None
+
+
 Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
 Auto = Literal["auto"]
-__all__ = ["SpecError", "SweepSpec", "TrainSettings", "load_corpus", "load_sweep", "parse_count"]
+__all__ = ["SpecError", "SweepSpec", "TrainSettings", "count_option", "load_corpus", "load_sweep", "parse_count"]
 
 
 class TrainSettings(BaseModel):

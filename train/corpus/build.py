@@ -149,6 +149,8 @@ def _versions(spec: CorpusSpec) -> dict[str, str]:
 def _build(workspace: Workspace, spec: CorpusSpec, name: str, sources: Sequence[Source]) -> None:
     """Every step in order; the finished corpus lies in the workspace's own folder `corpus`."""
     say, n = workspace.say, len(sources)
+    if spec.tokenizer:  # first of all: one that cannot be had should not be missed after hours of reading
+        workspace.step("tokenizer", TokenizerReceipt, partial(make_tokenizer, workspace, spec, 0))
     reads, prepared = [], []
     for i, source in enumerate(sources):
         reads.append(workspace.step(f"{i}-read", Read, partial(read, workspace, i, source, spec)))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from .sources.document import one_line
+from .sources.hub import HUB_SECONDS, within
 from .spec import CorpusError, ExistingTokenizer
 
 END_OF_TEXT = "<|endoftext|>"
@@ -57,14 +59,20 @@ def existing_tokenizer(spec: ExistingTokenizer) -> Tokenizer:
 
 
 def _from_hub(repository: str, revision: str) -> str:
-    from huggingface_hub import hf_hub_download
+    """The file at that commit: from the local cache, else from the hub, asked first whether it is there at all."""
+    from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
 
+    if isinstance(cached := try_to_load_from_cache(repository, "tokenizer.json", revision=revision), str):
+        return cached
     try:
-        return hf_hub_download(repository, "tokenizer.json", revision=revision, etag_timeout=3)
-    except Exception as error:  # connection, missing repository, missing file: each is an end of its own kind
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if constants.HF_HUB_OFFLINE:
+            raise ConnectionError("HF_HUB_OFFLINE is set, and the local cache does not hold it")
+        within(HUB_SECONDS, lambda: HfApi().model_info(repository, revision=revision, timeout=HUB_SECONDS))
+        return hf_hub_download(repository, "tokenizer.json", revision=revision)
+    except Exception as error:  # connection, missing repository, missing file: each raises a class of its own
         raise CorpusError(
-            f"tokenizer.hub = {repository!r}: no tokenizer.json at {revision[:12]}: {reason}; tokenizer.file takes a local one"
+            f"tokenizer.hub = {repository!r}: no tokenizer.json at {revision[:12]}: {one_line(error, 120)};"
+            " tokenizer.file takes a local one"
         ) from None
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -184,6 +188,22 @@ def test_a_tokenizer_that_is_none(tmp_path: Path, settings: dict[str, str], says
     with pytest.raises(CorpusError, match=says) as error:
         built(tmp_path, [make_source(make_documents(60))], tiny_spec(tokenizer=settings))
     assert "\n" not in str(error.value)
+
+
+def test_a_tokenizer_of_a_hub_that_does_not_answer_ends_at_once(tmp_path: Path) -> None:
+    """In a process of its own: the library reads HF_ENDPOINT when it is imported. Nothing has been read by then."""
+    (tmp_path / "own.toml").write_text(
+        'name = "own"\ntest_bytes = "50kB"\n[tokenizer]\nhub = "owner/model"\nrevision = "'
+        + "0" * 40
+        + '"\n[[sources]]\nkind = "python"\nmax_bytes = "100kB"\n'
+    )
+    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf")}
+    command = [sys.executable, "-m", "sixnd.sweeps.cli", "corpus", "build", "own.toml"]
+    started = time.monotonic()
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "tokenizer.hub = 'owner/model'" in done.stderr and "after cleaning" not in done.stdout
+    assert time.monotonic() - started < 20, "tries again for half a minute"
 
 
 def test_a_tokenizer_without_an_end_of_text_token(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def _ask_hub(spec: HubSource, revision: str | None) -> str:
             spec, "HF_HUB_OFFLINE is set and no commit is known; set revision, or build once with the hub in reach"
         )
     try:
-        info = _within(HUB_SECONDS, lambda: HfApi().dataset_info(spec.path, revision=revision, timeout=HUB_SECONDS))
+        info = within(HUB_SECONDS, lambda: HfApi().dataset_info(spec.path, revision=revision, timeout=HUB_SECONDS))
     except RevisionNotFoundError:
         raise _error(
             spec, f"no commit {revision} in {spec.path}; correct revision, or leave it out for the newest"
@@ -175,8 +175,8 @@ def _ask_hub(spec: HubSource, revision: str | None) -> str:
     return info.sha
 
 
-def _within(seconds: float, call: Callable[[], T]) -> T:
-    """`call()` in a thread of its own: the look-up of a host name takes no time limit."""
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """`call()`, TimeoutError where it takes longer: in a thread of its own: the look-up of a host name takes no time limit."""
     answers: Queue[tuple[T | None, Exception | None]] = Queue()
 
     def ask() -> None:
