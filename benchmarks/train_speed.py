@@ -1,7 +1,7 @@
 """Training speed of one CPU core against transformers' LlamaForCausalLM, and as a share of the machine's own bf16 GEMM peak.
 
-    python benchmarks/train_speed.py             # about 15 minutes; needs the extras demo and hf, and a C++ compiler
-    python benchmarks/train_speed.py --quick     # fewer repeats: about 6 minutes
+    python benchmarks/train_speed.py             # about 25 minutes; needs the extras demo and hf, and a C++ compiler
+    python benchmarks/train_speed.py --quick     # fewer repeats: about 15 minutes
 
 Three processes of one thread a shape, all of which stay alive and train in turns: sixnd's own step (compiled), Llama eager in
 fp32, and Llama with bf16 autocast and torch.compile. Same weights at the start, heads, vocabulary, batches, learning rate,
