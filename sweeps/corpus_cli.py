@@ -149,7 +149,7 @@ def contamination(
     Parameters
     ----------
     bench
-        A .jsonl file (.gz or .zst of one too), an item a line.
+        A .jsonl file, an item a line.
     corpus
         Hash, name or folder; may be left out where only one corpus is built.
     column
