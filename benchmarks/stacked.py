@@ -94,13 +94,13 @@ def one_model(spec: RunSpec, stream: ResidentStream, row: int, device: torch.dev
     optimizer = build_optimizer(model, spec.optimizer)
     rows = micro_batch_rows(spec.batch_tokens, CONTEXT, device)
 
-    def eager(windows: Tensor, lr: float) -> Tensor:
+    def eager(windows: Tensor, lr: float | Tensor) -> Tensor:
         return train_step(model, optimizer, windows, lr, spec, rows)[0]
 
     if not graph:
         return lambda n: eager(stream.batch(n * spec.batch_tokens, spec.batch_tokens)[row], spec.optimizer.lr)
     compile_model(model, print)
-    graphed = GraphedStep(eager, torch.tensor(spec.optimizer.lr, device=device), optimizer)  # type: ignore[arg-type]
+    graphed = GraphedStep(eager, torch.tensor(spec.optimizer.lr, device=device), optimizer)
     return lambda n: graphed(stream.batch(n * spec.batch_tokens, spec.batch_tokens)[row], 1.0)
 
 

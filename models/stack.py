@@ -61,11 +61,15 @@ class StackedHead(Head):
     def logits(self, x_BTD: Tensor, embedding_MVD: Tensor) -> Tensor:
         return product_per_model(self.norm(x_BTD), embedding_MVD).float()
 
-    def forward(self, x_BTD: Tensor, embedding_MVD: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
-        logits_BTV = self.logits(x_BTD, embedding_MVD)
+    def forward(
+        self, x_BTD: Tensor, embedding_MVD: Tensor, targets_BT: Tensor, z_loss: float | Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Objectives and losses of the models, each (M,)."""
+        logits_BTV, n_models = self.logits(x_BTD, embedding_MVD), len(embedding_MVD)
         logsumexp_BT = logits_BTV.logsumexp(-1)
         target_logit_BT = logits_BTV.gather(-1, targets_BT.unsqueeze(-1)).squeeze(-1)
-        return logsumexp_BT - target_logit_BT, logsumexp_BT
+        loss_M = (logsumexp_BT - target_logit_BT).view(n_models, -1).mean(1)
+        return loss_M + z_loss * logsumexp_BT.square().view(n_models, -1).mean(1), loss_M.detach()
 
 
 def stack_weights(module: nn.Module, n_models: int) -> None:
@@ -82,7 +86,8 @@ def stack_weights(module: nn.Module, n_models: int) -> None:
 class StackedTransformer(Transformer):
     """M transformers of one shape. Parameters have the names of a single one's and a leading dimension of M.
 
-    Inputs and outputs are those of `Transformer` with B = M·b: rows [m·b, (m + 1)·b) are model m's.
+    Inputs are those of `Transformer` with B = M·b: rows [m·b, (m + 1)·b) are model m's. Objective and loss are (M,), and
+    z_loss may be.
     """
 
     def __init__(self, config: ModelConfig, n_models: int) -> None:
@@ -123,3 +128,10 @@ class StackedTransformer(Transformer):
         for block in self.blocks:
             x_BTD = block(x_BTD, at)
         return x_BTD
+
+    def forward(
+        self, tokens_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype, z_loss: float | Tensor = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Objectives and losses of the models, each (M,); see `Transformer.forward`."""
+        objective_M, loss_M = self.head(self.hidden(tokens_BT, dtype), self.embedding, targets_BT, z_loss)
+        return objective_M, loss_M

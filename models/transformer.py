@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ModelConfig
+from .cross_entropy import LinearCrossEntropy
 
 CPU_ATTENTION_ROWS = 256  # queries a block on CPU: blocks of 128 or 64 gain 3 % and double the compile time
 
@@ -129,7 +130,7 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """Final norm, tied logits and cross-entropy, the last two in fp32."""
+    """Final norm, tied logits and cross-entropy; the loss is computed in fp32."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -138,11 +139,11 @@ class Head(nn.Module):
     def logits(self, x_BTD: Tensor, embedding_VD: Tensor) -> Tensor:
         return F.linear(self.norm(x_BTD), embedding_VD.to(x_BTD.dtype)).float()
 
-    def forward(self, x_BTD: Tensor, embedding_VD: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
-        logits_BTV = self.logits(x_BTD, embedding_VD)
-        logsumexp_BT = logits_BTV.logsumexp(-1)
-        target_logit_BT = logits_BTV.gather(-1, targets_BT.unsqueeze(-1)).squeeze(-1)
-        return logsumexp_BT - target_logit_BT, logsumexp_BT
+    def forward(self, x_BTD: Tensor, embedding_VD: Tensor, targets_BT: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
+        """Objective and loss; see `LinearCrossEntropy`."""
+        x_ND = self.norm(x_BTD).flatten(0, 1)
+        objective, loss = LinearCrossEntropy.apply(x_ND, embedding_VD, targets_BT.flatten(), z_loss)  # type: ignore[no-untyped-call]
+        return objective, loss
 
 
 class Transformer(nn.Module):
@@ -193,10 +194,15 @@ class Transformer(nn.Module):
             x_BTD = block(x_BTD, at)
         return x_BTD
 
-    def forward(self, tokens_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Negative log-likelihood (nats) of each target and the logsumexp of its logits, each (B, T) in fp32."""
-        nll_BT, logsumexp_BT = self.head(self.hidden(tokens_BT, dtype), self.embedding, targets_BT)
-        return nll_BT, logsumexp_BT
+    def forward(
+        self, tokens_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype, z_loss: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """What training lowers, and the mean loss in nats per token that is in it: fp32 scalars.
+
+        The objective is the loss plus z_loss times the mean squared logsumexp of the logits; only it has a gradient.
+        """
+        objective, loss = self.head(self.hidden(tokens_BT, dtype), self.embedding, targets_BT, z_loss)
+        return objective, loss
 
     def logits(self, tokens_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Logits (B, T, V) in fp32."""

@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 
 from ..models.transformer import Transformer
-from .batches import BatchStream
 from .checkpoint import Checkpoints, TrainState, save_weights
 from .corpus.build import open_corpus
 from .corpus.store import Corpus, unique_tokens
@@ -23,6 +22,7 @@ from .device import compile_model, device_name, micro_batch_rows, pick_device
 from .divergence import Diverged, LossWatch
 from .documents import save_document_losses
 from .evaluate import HeldOutWindows, curve_steps, evaluate
+from .graph import GraphedStep, open_streams
 from .optimizer import build_optimizer
 from .progress import Listener, Progress, StepClock, TqdmListener
 from .ranks import ALONE, Ranks
@@ -33,6 +33,8 @@ from .spec import RunSpec
 LOG_EVERY = 10  # steps between looks at the loss: on a GPU each look waits for the device
 CHECKPOINT_SECONDS = 60.0  # of training between periodic checkpoints: what a killed run loses at most
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+Step = Callable[[torch.Tensor, float], tuple[torch.Tensor, torch.Tensor]]  # windows and learning rate -> loss, norm
 
 
 class RunError(ValueError):
@@ -152,18 +154,16 @@ def run_steps(
     Raises:
         Diverged: see `LossWatch`.
     """
-    stream = BatchStream(corpus.train, spec.model.context, spec.seed)
-    rows = micro_batch_rows(spec.batch_tokens // ranks.world, spec.model.context, state.model.embedding.device)
-    sample, points = (
-        HeldOutWindows.of(corpus, spec.model.context).sample(),
-        curve_steps(spec.n_steps, spec.batch_tokens),
-    )
+    device = state.model.embedding.device
+    stream = open_streams(corpus.train, spec.model.context, [spec.seed], device)
+    rows = micro_batch_rows(spec.batch_tokens // ranks.world, spec.model.context, device)
+    step = open_step(spec, state, rows, ranks)
+    sample = HeldOutWindows.of(corpus, spec.model.context).sample()
+    points = curve_steps(spec.n_steps, spec.batch_tokens)
     saved_at = time.perf_counter()
     while state.step < spec.n_steps:
-        windows_WT = stream.batch(*ranks.share(state.step * spec.batch_tokens, spec.batch_tokens))
-        loss, norm = train_step(
-            state.model, state.optimizer, windows_WT, learning_rate(spec, state.step), spec, rows, ranks
-        )
+        windows_WT = stream.batch(*ranks.share(state.step * spec.batch_tokens, spec.batch_tokens))[0]
+        loss, norm = step(windows_WT, learning_rate(spec, state.step))
         state.step += 1
         state.watch.note(state.step, loss, norm)
         clock.tick(spec.batch_tokens)
@@ -191,11 +191,25 @@ def learning_rate(spec: RunSpec, step: int) -> float:
     return spec.optimizer.lr * spec.schedule.multiplier(seen, spec.batch_tokens, spec.tokens, branch)
 
 
+def open_step(spec: RunSpec, state: TrainState, rows: int, ranks: Ranks) -> Step:
+    """`train_step` of a run, as one CUDA graph where one GPU trains it alone."""
+
+    def plain(windows_WT: torch.Tensor, lr: float | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return train_step(state.model, state.optimizer, windows_WT, lr, spec, rows, ranks)
+
+    device = state.model.embedding.device
+    if device.type != "cuda" or ranks.world > 1:
+        return plain
+    peak = spec.optimizer.lr
+    graphed = GraphedStep(plain, torch.tensor(peak, device=device), state.optimizer)
+    return lambda windows_WT, lr: graphed(windows_WT, lr / peak)
+
+
 def train_step(
     model: Transformer,
     optimizer: torch.optim.Optimizer,
     windows_WT: torch.Tensor,
-    lr: float,
+    lr: float | torch.Tensor,
     spec: RunSpec,
     rows: int,
     ranks: Ranks = ALONE,
@@ -210,11 +224,9 @@ def train_step(
     micro_batches = windows_WT.to(model.embedding.device, non_blocking=True).split(rows)
     total = torch.zeros((), device=model.embedding.device)
     for micro_WT in micro_batches:
-        nll_WT, logsumexp_WT = model(micro_WT[:, :-1], micro_WT[:, 1:], DTYPES[spec.precision])
-        loss = nll_WT.mean()
-        objective = loss + spec.optimizer.z_loss * logsumexp_WT.square().mean()
+        objective, loss = model(micro_WT[:, :-1], micro_WT[:, 1:], DTYPES[spec.precision], spec.optimizer.z_loss)
         (objective / len(micro_batches)).backward()
-        total += loss.detach() / len(micro_batches)
+        total += loss / len(micro_batches)
     ranks.average([total, *(p.grad for p in model.parameters() if p.grad is not None)])
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), spec.optimizer.clip_norm, foreach=True)
     for group in optimizer.param_groups:

@@ -153,16 +153,14 @@ class StackedStep:
 
         Returns (2, M): mean losses in nats per token, without z-loss, and norms of the gradients before clipping.
         """
-        n_models, micro_batches = len(windows_MWT), windows_MWT.split(self.rows, dim=1)
+        micro_batches = windows_MWT.split(self.rows, dim=1)
         z_loss_M = self.optimizer.settings.z_loss_M.to(self.stack.embedding.dtype)
         total_M = torch.zeros_like(z_loss_M)
         for micro_MWT in micro_batches:
             micro_BT = micro_MWT.flatten(0, 1)
-            nll_BT, logsumexp_BT = self.stack(micro_BT[:, :-1], micro_BT[:, 1:], self.dtype)
-            loss_M = nll_BT.view(n_models, -1).mean(1)
-            objective_M = loss_M + z_loss_M * logsumexp_BT.square().view(n_models, -1).mean(1)
+            objective_M, loss_M = self.stack(micro_BT[:, :-1], micro_BT[:, 1:], self.dtype, z_loss_M)
             (objective_M.sum() / len(micro_batches)).backward()
-            total_M += loss_M.detach() / len(micro_batches)
+            total_M += loss_M / len(micro_batches)
         return torch.stack((total_M, self.optimizer.step(total_M, lr_M)))
 
 

@@ -70,7 +70,7 @@ def graphed(spec: RunSpec, device: torch.device, rows: int, dtype: torch.dtype) 
     model.initialize(spec.seed)
     optimizer = build_optimizer(model, spec.optimizer)
     step = GraphedStep(
-        lambda windows, lr: train_step(model, optimizer, windows, lr, spec, rows),  # type: ignore[arg-type]
+        lambda windows, lr: train_step(model, optimizer, windows, lr, spec, rows),
         torch.tensor(spec.optimizer.lr, dtype=dtype, device=device),
         optimizer,
     )
@@ -130,7 +130,7 @@ def test_a_step_never_waits_for_the_device(spec: RunSpec) -> None:
         for group in optimizer.param_groups:
             group["capturable"] = True
         step = GraphedStep(
-            lambda windows, lr: train_step(model, optimizer, windows, lr, spec, 2),  # type: ignore[arg-type]
+            lambda windows, lr: train_step(model, optimizer, windows, lr, spec, 2),
             torch.tensor(0.01),
             optimizer,
         )
