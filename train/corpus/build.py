@@ -164,7 +164,7 @@ def _build(workspace: Workspace, spec: CorpusSpec, name: str, sources: Sequence[
     )
     overlaps = None
     if contamination := spec.contamination:
-        overlaps = workspace.step("overlaps", Overlaps, lambda: find_overlaps(workspace, n, contamination))
+        overlaps = workspace.step("overlaps", Overlaps, lambda: find_overlaps(workspace, spec, contamination))
         bands = Counter(band(share) for share in overlaps.shares)
         say(f"held-out documents by {contamination.ngram}-gram overlap: {', '.join(f'{bands[b]} {b}' for b in BANDS)}")
     chosen = workspace.step("tokenizer", TokenizerReceipt, lambda: make_tokenizer(workspace, spec, train.bytes))

@@ -61,25 +61,37 @@ class FoundIn:
         return self.grams.found_in(hash_words(texts))
 
 
-def kept_batches(workspace: Workspace, n_sources: int, side: Side) -> Iterator[tuple[int, Batch]]:
-    """The kept documents of one side, source by source: (source, batch)."""
+def kept_batches(workspace: Workspace, spec: CorpusSpec, side: Side) -> Iterator[tuple[int, Batch]]:
+    """The kept documents of one side, source by source: (source, batch). Held-out ones are cut to test_document_bytes."""
     kept_T = np.load(workspace.folder / KEPT)
-    for part in Order.of(workspace, n_sources).parts:
+    most = spec.test_document_bytes if side == "test" else None
+    for part in Order.of(workspace, len(spec.sources)).parts:
         if part.side == side:
             row = part.first
             for batch in read_batches(files_of(workspace, part.source, side).clean):
                 mine = kept_T[row : row + len(batch.ids)].tolist()
                 row += len(batch.ids)
                 ids = [id for id, kept in zip(batch.ids, mine, strict=True) if kept]
-                yield part.source, Batch(ids, [text for text, kept in zip(batch.texts, mine, strict=True) if kept])
+                texts = [text for text, kept in zip(batch.texts, mine, strict=True) if kept]
+                yield part.source, Batch(ids, [beginning(text, most) for text in texts] if most else texts)
 
 
-def find_overlaps(workspace: Workspace, n_sources: int, contamination: Contamination) -> Overlaps:
+def beginning(text: str, most_bytes: int) -> str:
+    """As much of the text as fits into `most_bytes` of UTF-8, ending before a space where there is one to end at."""
+    data = text.encode()
+    if len(data) <= most_bytes:
+        return text
+    cut = data[:most_bytes].decode(errors="ignore")  # half a character at the end is left out
+    return cut.rsplit(maxsplit=1)[0] if len(cut.split(maxsplit=1)) > 1 else cut
+
+
+def find_overlaps(workspace: Workspace, spec: CorpusSpec, contamination: Contamination) -> Overlaps:
     """Streams the training text past the n-grams of the test documents."""
-    test = join_words(hash_words(batch.texts) for _, batch in kept_batches(workspace, n_sources, "test"))
+    n_sources = len(spec.sources)
+    test = join_words(hash_words(batch.texts) for _, batch in kept_batches(workspace, spec, "test"))
     grams = GramIndex.build(test, contamination.ngram)
     found = np.zeros(len(grams.grams_U), bool)
-    train = (batch.texts for _, batch in kept_batches(workspace, n_sources, "train"))
+    train = (batch.texts for _, batch in kept_batches(workspace, spec, "train"))
     for indices in workspace.map(FoundIn(grams.distinct), train):
         found[indices] = True
     shares = grams.overlap(found)
@@ -109,7 +121,7 @@ def make_tokenizer(workspace: Workspace, spec: CorpusSpec, train_bytes: int) -> 
         tokenizer, name = existing_tokenizer(spec.tokenizer), spec.tokenizer.end_of_text
     else:
         share = min(1.0, spec.tokenizer_bytes / train_bytes)
-        tokenizer, name = train_tokenizer(_sample(workspace, len(spec.sources), share), spec.vocab_size), None
+        tokenizer, name = train_tokenizer(_sample(workspace, spec, share), spec.vocab_size), None
         if tokenizer.get_vocab_size() != spec.vocab_size:
             raise CorpusError(
                 f"corpus {spec.name}: vocab_size = {spec.vocab_size} is more than the text can fill;"
@@ -125,9 +137,9 @@ def make_tokenizer(workspace: Workspace, spec: CorpusSpec, train_bytes: int) -> 
     )
 
 
-def _sample(workspace: Workspace, n_sources: int, share: float) -> Iterator[str]:
+def _sample(workspace: Workspace, spec: CorpusSpec, share: float) -> Iterator[str]:
     """Training texts, each with probability `share`, which a hash of the text decides."""
-    for _, batch in kept_batches(workspace, n_sources, "train"):
+    for _, batch in kept_batches(workspace, spec, "train"):
         for text in batch.texts:
             if share >= 1 or int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) < share * 2**64:
                 yield text
@@ -147,7 +159,7 @@ def encode(
     counts = [Count(documents=0, bytes=0) for _ in spec.sources]
     stays = itertools.repeat(True) if kept is None else iter(kept)
     digest, documents = hashlib.sha256(), []
-    for source, batch in kept_batches(workspace, len(spec.sources), side):
+    for source, batch in kept_batches(workspace, spec, side):
         pairs = [pair for pair in zip(batch.ids, batch.texts, strict=True) if next(stays)]
         encodings = tokenizer.encode_batch_fast([text for _, text in pairs], add_special_tokens=False)
         for (id, text), encoding in zip(pairs, encodings, strict=True):

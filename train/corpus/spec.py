@@ -185,6 +185,11 @@ class CorpusSpec(_Spec):
         default=None,
         description="text held out at most, before cleaning; then the test set is the same at any max_bytes",
     )
+    test_document_bytes: Bytes | None = Field(
+        default=None,
+        exclude_if=lambda most: most is None,  # corpora hashed before there was a limit keep their names
+        description="of a held-out document, the beginning that is kept: many documents in a small test set",
+    )
     train_bytes: Bytes | None = Field(default=None, description="training text taken at most, after cleaning")
     max_document_bytes: Bytes = 10_000_000
     clean: Cleaning = Cleaning()

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sixnd.train.corpus.build import build_corpus, build_from_sources, corpus_hash, open_corpus
+from sixnd.train.corpus.encode import beginning
 from sixnd.train.corpus.prepare import is_test
 from sixnd.train.corpus.sources import Document, Source
 from sixnd.train.corpus.spec import CorpusError, CorpusSpec, FilesSource
@@ -324,3 +325,21 @@ def test_the_embedded_text(tmp_path: Path) -> None:
     assert not any("<br" in text or "&nbsp;" in text for text in held_out)
     assert (corpus.path / "train-00000.bin").stat().st_size == 2 * len(corpus.train)
     assert open_corpus(corpus.hash, tmp_path).hash == corpus.hash
+
+
+def test_held_out_documents_can_be_cut_to_their_beginnings(tmp_path: Path) -> None:
+    """The training side stays as it was; what is left of a document ends between words, and its bytes are counted."""
+    documents = make_documents(60)
+    whole = built(tmp_path, [make_source(documents)])
+    short = built(tmp_path, [make_source(documents)], tiny_spec(test_document_bytes=40))
+    assert short.manifest.train == whole.manifest.train
+    assert short.manifest.test.documents == whole.manifest.test.documents
+    assert whole.test_documents.bytes.max() > 40 >= short.test_documents.bytes.max() > 20
+    assert (np.diff(short.test_documents.offsets) <= np.diff(whole.test_documents.offsets)).all()
+
+
+def test_the_beginning_of_a_text() -> None:
+    assert beginning("three short words", 17) == "three short words"
+    assert beginning("three short words", 16) == "three short"
+    assert beginning("unbroken", 3) == "unb"
+    assert beginning("größer als", 3) == "gr" and beginning("größer als", 4) == "grö"
