@@ -11,6 +11,7 @@ Shape suffixes: M models, B batch (M·b), T time (tokens), D d_model, V vocabula
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +58,10 @@ class StackedRMSNorm(nn.Module):
 
 class StackedHead(Head):
     """Final norms, tied logits and cross-entropy of M models; see `Head`."""
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles all of it."""
+        nn.Module.compile(self, *args, **kwargs)
 
     def logits(self, x_BTD: Tensor, embedding_MVD: Tensor) -> Tensor:
         return product_per_model(self.norm(x_BTD), embedding_MVD).float()

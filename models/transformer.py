@@ -5,14 +5,14 @@ Shape suffixes: B batch, T time (tokens), S keys in time, D d_model, H heads, K 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .cross_entropy import LinearCrossEntropy
+from .cross_entropy import LinearCrossEntropy, piece_of_cross_entropy
 
 CPU_ATTENTION_ROWS = 256  # queries a block on CPU: blocks of 128 or 64 gain 3 % and double the compile time
 
@@ -135,6 +135,12 @@ class Head(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.norm = RMSNorm(config.d_model, config.norm_eps)
+        self.piece = piece_of_cross_entropy
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles the norm and the pieces of the loss; see `LinearCrossEntropy`."""
+        self.norm.compile(*args, **kwargs)
+        self.piece = torch.compile(piece_of_cross_entropy, *args, **kwargs)
 
     def logits(self, x_BTD: Tensor, embedding_VD: Tensor) -> Tensor:
         return F.linear(self.norm(x_BTD), embedding_VD.to(x_BTD.dtype)).float()
@@ -142,7 +148,8 @@ class Head(nn.Module):
     def forward(self, x_BTD: Tensor, embedding_VD: Tensor, targets_BT: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
         """Objective and loss; see `LinearCrossEntropy`."""
         x_ND = self.norm(x_BTD).flatten(0, 1)
-        objective, loss = LinearCrossEntropy.apply(x_ND, embedding_VD, targets_BT.flatten(), z_loss)  # type: ignore[no-untyped-call]
+        arguments = (x_ND, embedding_VD, targets_BT.flatten(), z_loss, self.piece)
+        objective, loss = LinearCrossEntropy.apply(*arguments)  # type: ignore[no-untyped-call]
         return objective, loss
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..models.transformer import Transformer
 
 CPU_MICRO_TOKENS = 2048  # activations of one micro-batch stay in the cache of one core
 CUDA_MICRO_TOKENS = 65_536
+SURE_COMPILER = 12  # this version of g++ and of clang++ knows every instruction set that torch generates code for
 
 
 def pick_device() -> torch.device:
@@ -60,6 +62,13 @@ def has_compiler() -> bool:
     return any(shutil.which(name) for name in ([named] if named else ["g++", "clang++", "c++"]))
 
 
+def compiler_version() -> int:
+    """Major version of the C++ compiler, 0 where it does not say."""
+    asked = subprocess.run([os.environ.get("CXX", "g++"), "-dumpversion"], capture_output=True, text=True, check=False)
+    major = asked.stdout.strip().split(".")[0]
+    return int(major) if major.isdigit() else 0
+
+
 def compile_model(model: Transformer, say: Callable[[str], None]) -> bool:
     """Compiles one block and the head; every further block of the same shape reuses the first one's code.
 
@@ -75,6 +84,9 @@ def compile_model(model: Transformer, say: Callable[[str], None]) -> bool:
     torch._dynamo.config.recompile_limit = 256
     torch._dynamo.config.accumulated_recompile_limit = 4096
     torch._dynamo.config.fail_on_recompile_limit_hit = True
+    if compiler_version() >= SURE_COMPILER:
+        # Otherwise torch tries each instruction set of the CPU with a compilation and a process: CPU-seconds a worker.
+        torch._inductor.config.cpp.vec_isa_ok = True
     for block in model.blocks:
         block.compile(dynamic=False)
     model.head.compile(dynamic=False)
