@@ -9,7 +9,8 @@ import pandas as pd
 
 from ..analysis.fit import Fit, FitError, fit
 from ..analysis.report import write_report
-from ..analysis.table import RunTable, TableError, read_table
+from ..analysis.study import study
+from ..analysis.tables.table import RunTable, TableError, read_table
 from ..train.corpus.build import open_corpus
 from ..train.corpus.spec import CorpusError
 from ..train.device import environment
@@ -63,6 +64,7 @@ def analyse(out: Path, corpora: Path | None, bootstrap: int = 1000) -> Results:
             manifest=_manifest(runs, corpora),
             environment=_environment(runs),
             runs=runs,
+            study=None if fitted is None else study(table, fitted),
         )
     return Results(table, fitted, why, report)
 

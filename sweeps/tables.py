@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from ..analysis.fit import Fit
+from ..analysis.summary import certificate, estimates
 from ..models.flops import six_n, training_flops
 from ..train.progress import Progress
 from .show import seconds_in_words, short
@@ -100,21 +102,18 @@ def loss_grid(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, bool]:
 
 
 def print_fit(console: Console, fit: Fit) -> None:
-    """The law with its intervals, the frontier at a few budgets, and every warning."""
+    """The law with its intervals, what certifies it, the frontier at a few budgets, and every warning."""
+    console.print(fit.model.formula, markup=False)
     table = Table("", "estimate", "95 % interval", box=None, pad_edge=False)
-    for name, value in fit.params.items():
-        table.add_row(name, f"{value:.4g}", _interval(fit.ci95.get(name)))
-    table.add_row("a (N* ~ C^a)", f"{fit.frontier.a:.3f}", _interval(fit.frontier.a_ci95))
-    table.add_row("b (D* ~ C^b)", f"{fit.frontier.b:.3f}", _interval(fit.frontier.b_ci95))
+    for row in estimates(fit):
+        table.add_row(*row)
     console.print(table)
+    console.print(certificate(fit), markup=False)
     points = fit.frontier.budgets
-    budgets = Table("budget C", "N*", "D*", "loss", box=None, pad_edge=False)
-    for c, n, d, loss in zip(points.C, points.N, points.D, points.loss, strict=True):
-        budgets.add_row(f"{c:.2g} FLOPs", short(n), short(d), f"{loss:.3f}")
-    console.print(budgets)
+    if isfinite(fit.frontier.a):
+        budgets = Table("budget C", "N*", "D*", "loss", box=None, pad_edge=False)
+        for c, n, d, loss in zip(points.C, points.N, points.D, points.loss, strict=True):
+            budgets.add_row(f"{c:.2g} FLOPs", short(n), short(d), f"{loss:.3f}")
+        console.print(budgets)
     for warning in fit.warnings:
         console.print(f"warning {warning.code}: {warning.message}", markup=False, highlight=False)
-
-
-def _interval(bounds: tuple[float, float] | None) -> str:
-    return f"{bounds[0]:.4g} to {bounds[1]:.4g}" if bounds else "none"

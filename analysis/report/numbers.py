@@ -33,8 +33,8 @@ def counts(values: Sequence[float]) -> list[str]:
 
 
 def flops(value: float) -> str:
-    """3.1e13."""
-    return _scientific(value, 1) if math.isfinite(value) else _UNDEFINED
+    """3.1e13, and 1e18."""
+    return _scientific(value, 1).replace(".0e", "e") if math.isfinite(value) else _UNDEFINED
 
 
 def rounded(value: float, interval: Interval | None) -> str:

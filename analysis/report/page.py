@@ -1,10 +1,11 @@
-"""The report as one HTML file: what is said in it, and its writing in one piece."""
+"""The report as one HTML file, and the files beside it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 import pandas as pd
@@ -12,13 +13,19 @@ import plotly.offline
 from markupsafe import Markup
 
 from ..fit import Fit
-from ..table import RunTable
-from .drawing import palettes
+from ..study import Study
+from ..tables.table import RunTable
+from .chart import Figure
+from .content import Content, content_of
 from .facts import facts
-from .figures import Figure, figures
-from .law import describe, why_none
+from .interactive import interactive
 from .numbers import count
+from .runs import MOST_DRAWN
+from .summary import why_none
 from .tables import runs_view
+from .theme import SHADES, palettes
+
+WARNINGS_SHOWN = 3  # in full at the top; more would push the numbers off the first screen
 
 
 def write_report(
@@ -30,11 +37,13 @@ def write_report(
     manifest: Mapping[str, object] | None,
     environment: Mapping[str, str],
     runs: pd.DataFrame | None,
+    study: Study | None = None,
 ) -> Path:
     """Write the report to `path`, replacing what was there in one step, and return `path`.
 
     The page is one file that works offline: plotly.js is inside, nothing is fetched, and a content security policy forbids that
-    anything ever is. Every string from outside is escaped.
+    anything ever is. Every string from outside is escaped. With a study there is a folder beside it, report-files for report.html, with
+    every figure as PNG, SVG and CSV, the estimates and the methods as LaTeX, and the page links to them.
 
     Args:
         table: the runs that the law was fitted to, in the order of `fit.residuals`.
@@ -42,13 +51,21 @@ def write_report(
         manifest: what the corpus was made of, as its manifest.json says; None where the corpus is unknown.
         environment: versions and machine, a label and a value each.
         runs: every run in any state for the table of runs; None shows those of `table`.
+        study: the analyses of `fit`; None shows the fit alone.
 
     Raises:
-        OSError: the file cannot be written; a report that was there before is untouched.
+        OSError: a file cannot be written; a page that was there before is untouched.
     """
-    html = render(title=title, table=table, fit=fit, manifest=manifest, environment=environment, runs=runs)
     path = Path(path)
+    content = content_of(table, fit, study)
+    folder = path.with_name(f"{path.stem}-files")
+    files = "" if study is None else folder.name
+    html = render(content, title=title, manifest=manifest, environment=environment, runs=runs, files=files)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if study is not None:
+        from .paper import write_files  # matplotlib takes a while to load, and only this needs it
+
+        write_files(folder, content)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         unfinished.write_text(html, encoding="utf-8")
@@ -59,28 +76,32 @@ def write_report(
 
 
 def render(
+    content: Content,
     *,
     title: str,
-    table: RunTable,
-    fit: Fit | None,
     manifest: Mapping[str, object] | None,
     environment: Mapping[str, str],
     runs: pd.DataFrame | None,
+    files: str = "",
 ) -> str:
-    """The report as a string of HTML; arguments as for `write_report`."""
-    light, dark = palettes()
+    """The report as a string of HTML; `files` is the name of the folder beside it, "" for none, the others are as for `write_report`."""
+    table = content.table
     return _template().render(
         title=title,
+        content=content,
+        fit=content.fit,
         table=table,
         span=_span(table),
-        fit=fit,
-        law=None if fit is None else describe(table, fit),
         no_law=why_none(table),
-        figures=[(figure, _json(figure)) for figure in figures(table, fit)],
+        specs={figure.id: _json(figure) for figure in content.figures},
         runs=runs_view(table.frame if runs is None else runs, table),
         manifest=facts(manifest or {}),
         environment=facts(environment),
-        palette={"light": light, "dark": dark},
+        palettes=palettes(),
+        shades=range(SHADES),
+        warnings_shown=WARNINGS_SHOWN,
+        most_drawn=MOST_DRAWN,
+        files=quote(files),
         plotly_js=Markup(plotly.offline.get_plotlyjs()),
     )
 
@@ -98,7 +119,7 @@ def _template() -> jinja2.Template:
 
 def _json(figure: Figure) -> Markup:
     """The figure for a <script type="application/json">: with no "<" in it no string can close the element."""
-    return Markup(str(figure.plot.to_json()).replace("<", "\\u003c").replace(">", "\\u003e"))
+    return Markup(str(interactive(figure.chart).to_json()).replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 def _span(table: RunTable) -> dict[str, str] | None:

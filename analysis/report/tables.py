@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from ..table import RunTable
+from ..tables.table import RunTable
 from .facts import shortened
 from .numbers import count, flops
 

@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from sixnd.analysis.table import RunTable
+from sixnd.analysis.tables.table import RunTable
 
 Array = npt.NDArray[np.float64]
 TRUE = {"A": 400.0, "B": 1500.0, "E": 1.8, "alpha": 0.34, "beta": 0.37}

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sixnd.analysis.where import WhereError, select_rows
+from sixnd.analysis.tables.where import WhereError, select_rows
 
 FRAME = pd.DataFrame(
     {
