@@ -67,10 +67,10 @@ def print_comparison(console: Console, found: Comparison, weights: Mapping[str, 
     )
     second = found.scores[1] if len(found.scores) > 1 else None
     if second is not None:
-        said = f"{found.best.law} wins: its score is {second.score / found.best.score - 1:.0%} better than that of {second.law}"
-        if second.behind_se is not None and second.behind < 2 * second.behind_se:
-            said += ", within two standard errors over the folds: no law clearly wins"
-        console.print(said)
+        gap = f"the score of {second.law} is {second.score / found.best.score - 1:.0%} worse than that of {found.best.law}"
+        unsure = second.behind_se is not None and second.behind < 2 * second.behind_se
+        verdict = "no law clearly wins" if unsure else f"{found.best.law} wins"
+        console.print(f"{verdict}: {gap}{', within two standard errors over the folds' if unsure else ''}")
     stacked = ", ".join(f"{weight:.0%} {law}" for law, weight in weights.items())
     console.print(f"predictions stack {stacked}")
 

@@ -62,8 +62,11 @@ def objective(law: Law, rows: Rows, theta: Array, loss: Loss) -> Array:
 
 def slope(of: Functional, theta: Array) -> Array:
     """The gradient of a functional at theta (S, p) by central differences: (S, p)."""
-    steps = STEP * np.eye(theta.shape[1])
-    return np.stack([(of(theta + step) - of(theta - step)) / (2 * STEP) for step in steps], axis=1)
+    count, p = theta.shape
+    steps = STEP * np.concatenate([np.eye(p), -np.eye(p)])
+    moved = (theta[:, None, :] + steps).reshape(-1, p)  # one call for all of them: each costs more than its numbers
+    ahead, behind = np.split(of(moved).reshape(count, 2 * p), 2, axis=1)
+    return np.asarray((ahead - behind) / (2 * STEP))
 
 
 def _pulled(law: Law, rows: Rows, starts: Array, loss: Loss, pull: Pull) -> Array:
