@@ -1,4 +1,8 @@
-"""The fit against published optima, an independent search and the usual procedure, on one thread: `python benchmarks/fit.py`.
+"""The fit against published optima, an independent search and the usual procedure, on one thread.
+
+    python benchmarks/fit.py             # every target of the fit: coverage.py and extrapolation.py run after it; about 25 minutes
+    python benchmarks/fit.py --quick     # the same with fewer simulations: about 5 minutes
+    python benchmarks/fit.py --alone     # optima and times only: 4 minutes
 
 Reads the published run tables in ../shared/reference when that folder is there, and simulated tables always. Times are seconds of CPU of
 one thread. Exits with 1 where a target is missed: an objective more than 1 + 1e-6 times the lowest that anyone finds, a published digit or
@@ -13,6 +17,7 @@ import os
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
 
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -222,5 +227,16 @@ def main() -> int:
     return 1 if missed else 0
 
 
+def others(arguments: list[str]) -> int:
+    """The benchmarks of coverage and of extrapolation, in processes of their own; 1 where one of them misses a target."""
+    here = Path(__file__).parent
+    return max(
+        subprocess.run([sys.executable, here / name, *arguments], check=False).returncode
+        for name in ("coverage.py", "extrapolation.py")
+    )
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.exit(status if "--alone" in sys.argv[1:] else max(status, others(sys.argv[1:])))
