@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -54,6 +54,14 @@ class Chain:
     @property
     def shares(self) -> Array:
         return np.array([member.share for member in self.members])
+
+    def only(self, law: Law) -> Chain:
+        """The members of one law, their shares among themselves."""
+        kept = [number for number, member in enumerate(self.members) if member.law is law]
+        errors = self.errors[kept]
+        shares = stack(errors, self.trained)
+        members = tuple(replace(self.members[i], share=float(share)) for i, share in zip(kept, shares, strict=True))
+        return replace(self, members=members, errors=errors)
 
 
 def chain(rows: Rows, laws: Sequence[Law], delta: float) -> Chain:

@@ -11,7 +11,7 @@ import numpy as np
 from ..laws import Array, FitError, Law, Rows
 from ..solver.newton import Mask
 from .chaining import fit_weighted, folds
-from .forecast import Forecast, forecast
+from .forecast import chain_of, forecast_of
 
 STACK = "stack"
 
@@ -62,25 +62,21 @@ def compare(
         raise FitError(
             "laws are compared by predicting runs of more compute: fewer than 8 runs, or less than a factor of 2 in N, D and C, are left"
         )
-    contenders: list[tuple[str, Sequence[Law]]] = [(law.name, [law]) for law in laws]
-    if len(laws) > 1:
-        contenders.append((STACK, laws))
-    folded = np.array(
-        [[_fold(rows, seen, stacked, se, delta, level, seed) for seen in trained] for _, stacked in contenders]
-    )
+    contenders: list[Law | None] = [*laws, None] if len(laws) > 1 else [*laws]  # None: all of them, stacked
+    folded = np.stack([_fold(rows, seen, laws, contenders, se, delta, level, seed) for seen in trained], axis=1)
     best = folded[:, :, 0].mean(axis=1).argmin()
     scores = []
-    for (name, stacked), fold in zip(contenders, folded, strict=True):
+    for law, fold in zip(contenders, folded, strict=True):
         score, coverage, error = fold.mean(axis=0)
         difference = fold[:, 0] - folded[best, :, 0]
         paired = len(fold) > 1 and fold is not folded[best] and bool(difference.any())
         scores.append(
             LawScore(
-                law=name,
+                law=law.name if law else STACK,
                 score=float(score),
                 coverage=float(coverage),
                 error=float(error),
-                rms=None if name == STACK else _rms(rows, stacked[0], delta),
+                rms=_rms(rows, law, delta) if law else None,
                 behind=float(difference.mean()),
                 behind_se=float(difference.std(ddof=1) / np.sqrt(len(fold))) if paired else None,
             )
@@ -96,17 +92,26 @@ def interval_score(y: Array, low: Array, high: Array, level: float) -> Array:
 
 
 def _fold(
-    rows: Rows, seen: Mask, laws: Sequence[Law], se: Array | None, delta: float, level: float, seed: int
+    rows: Rows,
+    seen: Mask,
+    laws: Sequence[Law],
+    contenders: Sequence[Law | None],
+    se: Array | None,
+    delta: float,
+    level: float,
+    seed: int,
 ) -> Array:
-    """Mean interval score, coverage and median |error| of log L on the runs not seen: (3,)."""
-    fitted: Forecast = forecast(
-        rows.take(np.flatnonzero(seen)), laws, se=None if se is None else se[seen], delta=delta, seed=seed
-    )
-    N, D = np.exp(rows.x[~seen] + rows.x_mean), np.exp(rows.z[~seen] + rows.z_mean)
-    centre, low, high = (np.log(end) for end in fitted.interval(N, D, level))
-    y = rows.y[~seen]
-    inside = (low <= y) & (y <= high)
-    return np.array([interval_score(y, low, high, level).mean(), inside.mean(), np.median(np.abs(y - centre))])
+    """Per contender the mean interval score, coverage and median |error| of log L on the runs not seen: (contenders, 3)."""
+    known = None if se is None else se[seen]
+    chained = chain_of(rows.take(np.flatnonzero(seen)), laws, se=known, delta=delta, seed=seed)
+    N, D, y = np.exp(rows.x[~seen] + rows.x_mean), np.exp(rows.z[~seen] + rows.z_mean), rows.y[~seen]
+    found = []
+    for law in contenders:
+        fitted = forecast_of(chained.only(law) if law else chained, se=known, delta=delta, seed=seed)
+        centre, low, high = (np.log(end) for end in fitted.interval(N, D, level))
+        inside = (low <= y) & (y <= high)
+        found.append([interval_score(y, low, high, level).mean(), inside.mean(), np.median(np.abs(y - centre))])
+    return np.array(found)
 
 
 def _rms(rows: Rows, law: Law, delta: float) -> float:

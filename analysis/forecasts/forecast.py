@@ -141,11 +141,21 @@ def forecast(
     se (n,), where known, are standard errors of log L of each run: a new run is no less noisy than the median of them.
     Raises FitError for fewer than 6 runs, no law, or an se that is not positive.
     """
+    chained = chain_of(rows, laws, se=se, delta=delta, seed=seed)
+    return forecast_of(chained, se=se, delta=delta, seed=seed)
+
+
+def chain_of(rows: Rows, laws: Sequence[Law], *, se: Array | None, delta: float, seed: int) -> Chain:
+    """What a forecast rests on: all laws chained over a table, a long one thinned. Raises as `forecast`."""
     _check_runs(rows, laws, se)
-    rng = np.random.default_rng(seed)
     if len(rows.y) > MOST_RUNS:
-        rows = rows.take(np.sort(rng.choice(len(rows.y), MOST_RUNS, replace=False)))
-    chained = chain(rows, laws, delta)
+        rows = rows.take(np.sort(np.random.default_rng(seed).choice(len(rows.y), MOST_RUNS, replace=False)))
+    return chain(rows, laws, delta)
+
+
+def forecast_of(chained: Chain, *, se: Array | None, delta: float, seed: int) -> Forecast:
+    """The forecast of laws that are chained already. Raises FitError where none of them has finite parameters."""
+    rows, rng = chained.rows, np.random.default_rng(seed)
     noise, freedom = residual_noise(chained)
     seen = drift_seen(chained, noise)
     prior = SMOOTH_SHARE**2 * smooth_part(chained)

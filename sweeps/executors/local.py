@@ -91,7 +91,9 @@ def start_worker(slot: int, driver: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what Ctrl-C means
     threading.Thread(target=_exit_with, args=(driver,), daemon=True).start()
     import torch
+    from tqdm import tqdm
 
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a worker that is stopped would leave behind
     torch.set_num_threads(1)
     if torch.cuda.is_available():
         torch.cuda.set_device(slot % torch.cuda.device_count())
