@@ -16,6 +16,8 @@ from .intervals import RESAMPLES_AT_ONCE, refit
 from .resampling import NORMAL_MAD, cluster_weights, default_bootstrap, wild_bootstrap
 
 FEWEST_SEEDS = 3  # degrees of freedom behind a standard deviation between seeds
+ENOUGH_RESAMPLES = 200  # for 95 % intervals
+MOST_REFITTED = 10**8  # rows times resamples: minutes
 FEWEST_CLUSTERS = 10  # that hold several rows: with fewer, resamples of whole clusters are too alike
 
 
@@ -74,6 +76,10 @@ def resample(
     residuals or wild (see `resampling`). In blocks: of a long table only some resamples are held at once."""
     if not count:
         return np.empty((0, len(optimum.theta))), "none"
+    most = max(ENOUGH_RESAMPLES, MOST_REFITTED // len(rows.x))
+    if count > most:
+        shorter, name = resample(law, rows, optimum, loss, table, most, seed)
+        return shorter, f"{name}, {most} resamples instead of {count}: the table is long"
     rng, size = np.random.default_rng(seed), max(1, RESAMPLES_AT_ONCE // len(rows.x))
     several = 0 if table.cluster is None else int((np.bincount(table.cluster) > 1).sum())
     few = f"; the {several} clusters of several rows are too few to be drawn whole" if several else ""

@@ -384,3 +384,13 @@ def test_a_long_table_is_resampled_in_blocks(simulated: Simulated, monkeypatch: 
     fitted = fit(simulated(0.005), bootstrap=50)
     assert fitted.samples.shape == (50, 5) and fitted.resampling == "wild bootstrap"
     assert len(np.unique(fitted.samples[:, 3])) == 50 and np.isfinite(fitted.samples).all()
+
+
+def test_a_long_table_is_resampled_less_often_and_says_so(
+    simulated: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sixnd.analysis.uncertainty.weights.MOST_REFITTED", 25)
+    monkeypatch.setattr("sixnd.analysis.uncertainty.weights.ENOUGH_RESAMPLES", 30)
+    fitted = fit(simulated(0.005), bootstrap=50)
+    assert len(fitted.samples) == 30 and "30 resamples instead of 50" in fitted.resampling
+    assert len(fit(simulated(0.005), bootstrap=30).samples) == 30
