@@ -13,7 +13,7 @@ import pandas as pd
 from .budgets.frontier import Frontier, Points, default_budgets, frontier, frontier_of
 from .catalogue import STACKED, guarded, law_of, loss_of, name_of
 from .forecasts.forecast import Forecast, forecast
-from .laws import Array, Chinchilla, DataConstrained, Envelope, Law, Rows
+from .laws import Array, Chinchilla, DataConstrained, Law, Rows
 from .laws import FitError as FitError
 from .plain import plain, plain_fields
 from .predict import SAMPLES_KEPT, FitFile
@@ -25,8 +25,7 @@ from .uncertainty.intervals import ci95
 from .uncertainty.profile import Profile, profile
 from .uncertainty.quantities import quantities
 from .uncertainty.weights import resample, run_errors, weighted
-from .verdicts import checks
-from .verdicts.runs import Verdict
+from .verdicts import Verdict, checks
 
 FEWEST_RUNS = 6
 UNIQUE = ("U", "unique_tokens", "D_unique")  # columns of unique tokens, for the data-constrained law
@@ -240,12 +239,7 @@ def fit(
 def _frontier(law: Law, params: Array, samples: Array, budgets: Array) -> Frontier:
     if isinstance(law, Chinchilla):
         return frontier(params, samples, budgets)
-    # The envelope knows C only, and along one C rounding would choose N: a loss without a minimum gives nan.
-    return frontier_of(_falling if isinstance(law, Envelope) else law.loss, params, samples, budgets)
-
-
-def _falling(params: Array, N: Array, D: Array) -> Array:  # noqa: ARG001
-    return np.tile(N, (len(params), 1))
+    return frontier_of(law.loss, params, samples, budgets)
 
 
 def _rows(table: RunTable, law: Law) -> Rows:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .budgets.frontier import FLOPS_PER_PARAMETER_AND_TOKEN, Points, optimal, optimal_of
+from .budgets.frontier import Points, optimal, optimal_of
 from .catalogue import LAWS, STACKED, guarded
 from .forecasts.forecast import Forecast
-from .laws import Array, Chinchilla, FitError, Law
+from .laws import FLOPS_PER_PARAMETER_AND_TOKEN, Array, Chinchilla, FitError, Law
 from .uncertainty.intervals import ci95
-from .verdicts.runs import Verdict, extrapolation
+from .verdicts import Verdict, extrapolation
 
 SAMPLES_KEPT = 200
 

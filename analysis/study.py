@@ -12,7 +12,8 @@ import numpy as np
 from .budgets.datawall import DataWall, data_wall
 from .budgets.overtrain import OverTraining, overtraining
 from .catalogue import COMPARED, guarded
-from .design.next_runs import Design, bootstrap_noise, next_runs, noise_of
+from .design.information import bootstrap_noise, noise_of
+from .design.next_runs import Design, next_runs
 from .design.selection import COOLDOWN
 from .fit import Fit
 from .forecasts.compare import Comparison, compare

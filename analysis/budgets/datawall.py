@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..laws import Array, FitError
+from ..laws import FLOPS_PER_PARAMETER_AND_TOKEN, Array, FitError
 from ..plain import plain_fields
-from .frontier import FLOPS_PER_PARAMETER_AND_TOKEN, check_optimum, lowest, optima
+from .frontier import check_optimum, lowest, optima
 from .overtrain import band
 
 R_D_STAR, R_N_STAR = 15.387756, 5.309743  # Muennighoff et al. 2023, appendix A, fitted on C4

@@ -1,5 +1,4 @@
-"""The compute-optimal frontier under C = 6 N D: in closed form for L = A/N^alpha + B/D^beta + E (Hoffmann et al. 2022, arXiv 2203.15556,
-equation 4), by search for any other law."""
+"""The compute-optimal frontier under C = 6 N D: exponents, points and their bands, from the optima that `laws` finds."""
 
 from __future__ import annotations
 
@@ -8,12 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..laws import Array, FitError
+from ..laws import FLOPS_PER_PARAMETER_AND_TOKEN, Array, Chinchilla, FitError, Optimal, search
 from ..plain import plain_fields
 from ..uncertainty.intervals import ci95
-
-FLOPS_PER_PARAMETER_AND_TOKEN = 6.0
-COARSE, FINE, REACH = 0.25, 0.02, 60.0  # steps of the search in log N, and how far from the balanced N it looks
 
 LossFunction = Callable[[Array, Array, Array], Array]  # params (S, p), N (k,), D (k,) -> (S, k): `loss` of a law
 
@@ -131,34 +127,17 @@ def _points(
 
 
 def optima(params: Array, C: Array) -> tuple[Array, Array, Array, Array]:
-    """N* = G (C/6)^a with G = (alpha A / (beta B))^(1/(alpha + beta)), D* = C/(6 N*), L and D*/N* there: each (S, k), nan where undefined."""
-    A, B, E, alpha, beta = (params[:, i : i + 1] for i in range(5))
+    """N*, D*, L and D*/N* of L = A/N^alpha + B/D^beta + E in closed form, for params (S, 5): each (S, k), nan where undefined."""
     with np.errstate(all="ignore"):
-        log_g = (np.log(alpha) + np.log(A) - np.log(beta) - np.log(B)) / (alpha + beta)
-        log_nd = np.log(C / FLOPS_PER_PARAMETER_AND_TOKEN)
-        log_n = log_g + beta / (alpha + beta) * log_nd
-        log_d = log_nd - log_n
-        loss = A * np.exp(-alpha * log_n) + B * np.exp(-beta * log_d) + E
-        return np.exp(log_n), np.exp(log_d), loss, np.exp(log_d - log_n)
+        return _with_ratio(Chinchilla().optimal(params, C))
 
 
 def _search(loss: LossFunction, params: Array, C: Array) -> tuple[Array, Array, Array, Array]:
-    """What `optima` returns, for any law: the lowest loss on a grid of log N along 6 N D = C, coarse, then fine where the minima lie."""
-    log_n, least = np.empty((len(params), len(C))), np.empty((len(params), len(C)))
-    log_nd = np.log(C / FLOPS_PER_PARAMETER_AND_TOKEN)
-    for k, total in enumerate(log_nd):
-
-        def along(x: Array, total: float = total) -> Array:
-            with np.errstate(all="ignore"):
-                values = loss(params, np.exp(x), np.exp(total - x))
-            return np.where(np.isfinite(values), values, np.inf)
-
-        coarse = total / 2 + np.arange(-REACH, REACH, COARSE)
-        near = coarse[along(coarse).argmin(axis=1)]
-        fine = np.arange(near.min() - 2 * COARSE, near.max() + 2 * COARSE, FINE)
-        log_n[:, k], least[:, k] = lowest(fine[0], np.array(FINE), along(fine))
-        edge = (near <= coarse[0]) | (near >= coarse[-1])
-        log_n[edge, k] = least[edge, k] = np.nan
+    """What `optima` returns, for any law; budget by budget, because each takes a grid of losses for every resample."""
     with np.errstate(all="ignore"):
-        log_d = log_nd - log_n
-        return np.exp(log_n), np.exp(log_d), least, np.exp(log_d - log_n)
+        found = [search(lambda N, D: loss(params, N, D), len(params), budget) for budget in np.split(C, len(C))]
+        return _with_ratio(Optimal(*(np.concatenate(values, axis=1) for values in zip(*found, strict=True))))
+
+
+def _with_ratio(best: Optimal) -> tuple[Array, Array, Array, Array]:
+    return best.N, best.D, best.loss, best.D / best.N

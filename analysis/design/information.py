@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from ..budgets.frontier import FLOPS_PER_PARAMETER_AND_TOKEN, check_optimum, optima
-from ..laws import Array, FitError
+from ..budgets.frontier import check_optimum, optima
+from ..laws import FLOPS_PER_PARAMETER_AND_TOKEN, Array, FitError
 from ..plain import plain_fields
+from ..solver.losses import NORMAL_MAD
 
 # A vague prior, so that runs that say nothing of a parameter leave a large finite error: 3 in log A' and log B', 1 in the others.
 PRIOR_SD = np.array([3.0, 3.0, 1.0, 1.0, 1.0])
@@ -138,7 +139,7 @@ def noise_of(residuals: Array) -> float:
     noise. Raises FitError where nothing is left over.
     """
     size = np.sort(np.abs(residuals))[5:]
-    noise = 1.4826 * float(np.median(size)) if len(size) else 0.0
+    noise = NORMAL_MAD * float(np.median(size)) if len(size) else 0.0
     if not 0 < noise < np.inf:
         raise FitError(
             "design: the fit's residuals show no noise; give the standard deviation of log L between equal runs"

@@ -12,15 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..budgets.frontier import FLOPS_PER_PARAMETER_AND_TOKEN
-from ..laws import Array, FitError
+from ..laws import FLOPS_PER_PARAMETER_AND_TOKEN, Array, FitError
 from ..plain import plain_fields
 from .information import TARGETS, Errors, covariance, effective_variance, errors, local
-from .information import bootstrap_noise as bootstrap_noise
-from .information import expected_errors as expected_errors
-from .information import noise_of as noise_of
-from .selection import COOLDOWN, Told, flops_each, select
-from .selection import cost as cost
+from .selection import COOLDOWN, Told, cost, flops_each, select
 
 SPACING = 2.0  # between neighbouring candidates, in N and in D
 AVERAGED = 16  # bootstrap samples that the design is averaged over

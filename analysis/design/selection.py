@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..budgets.frontier import FLOPS_PER_PARAMETER_AND_TOKEN
-from ..laws import Array
+from ..laws import FLOPS_PER_PARAMETER_AND_TOKEN, Array
 
 COOLDOWN = 0.2  # share of D, as in train/schedule.py
 MOST_RUNS = 64

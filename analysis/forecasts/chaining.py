@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ..laws import Array, Law, Rows
-from ..solver.losses import huber
+from ..solver.losses import NORMAL_MAD, huber
 from ..solver.newton import Mask, minimise
 
 SPANS = (
@@ -25,7 +25,6 @@ STARTS = 2  # of the law's grid, for each fold and span
 SOFT = 0.01  # Huber's delta of the first stage, and of the screening of starts
 NO_BETTER = 0.002  # of log loss: RMS errors below this do not tell laws apart
 NEIGHBOURS = 2
-NORMAL_MAD = 1.4826  # standard deviation over median absolute deviation of normal noise
 OUTLYING = 6.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
@@ -9,10 +10,9 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from .rows import Array, Rows
+from .rows import FLOPS_PER_PARAMETER_AND_TOKEN, Array, Rows
 from .terms import Term, TermAt
 
-FLOPS_PER_PARAMETER_AND_TOKEN = 6.0
 NEGLIGIBLE = 25.0  # a term below e^-25 of the smallest loss counts as zero: how E = 0 looks in log E
 STEEPEST = 3.0  # the largest exponent
 START_EXPONENTS = np.array([0.05, 0.15, 0.25, 0.35, 0.5, 0.7, 1.0, 1.5])
@@ -59,7 +59,7 @@ class Shares:
         return H
 
 
-class Law:
+class Law(ABC):
     """A law L(N, D), nats per token: inner parameters theta (S, p) for the optimiser, natural parameters (S, p) for people.
 
     `floor` is the place of log E in theta. Laws hold no data: one object serves every table.
@@ -74,25 +74,25 @@ class Law:
     max_exponent: ClassVar[float] = STEEPEST
 
     @property
+    @abstractmethod
     def longest_step(self) -> Array:
         """The longest step of the optimiser in each parameter, (p,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bounds(self, rows: Rows) -> tuple[Array, Array]:
         """Lower and upper bounds of theta, each (p,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def starts(self, rows: Rows, exponents: Array = START_EXPONENTS) -> Array:
         """Variable projection (Golub & Pereyra 1973): the best amplitudes for each point of a grid of exponents, (k, p)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def natural(self, theta: Array, rows: Rows) -> Array:
         """theta (S, p) -> (S, p) in the order of `params` and in the units of the table; a negligible E is exactly 0."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, params: Array, N: Array, D: Array) -> Array:
         """L at params (S, p) for N and D of shape (k,) or (S, k): (S, k)."""
-        raise NotImplementedError
 
     def optimal(self, params: Array, C: Array) -> Optimal:
         """The N and D of the smallest loss for params (S, p) at budgets C (k,) FLOPs under C = 6 N D."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from .law import LARGEST_LOG, NEGLIGIBLE, START_EXPONENTS, Law, Optimal, additive_optimum, constant, nonnegative
-from .rows import Array, Rows
+from .rows import FLOPS_PER_PARAMETER_AND_TOKEN, Array, Rows
 from .terms import Power
 
 LOST = 0.01  # a term that the projection dropped starts at this part of the smallest loss: from zero it could not come back
@@ -59,7 +59,7 @@ class SumOfPowers(Law):
 
     def loss(self, params: Array, N: Array, D: Array) -> Array:
         logs = {"x": np.log(N), "z": np.log(D)}
-        logs["c"] = logs["x"] + logs["z"] + np.log(6.0)
+        logs["c"] = logs["x"] + logs["z"] + np.log(FLOPS_PER_PARAMETER_AND_TOKEN)
         total = np.zeros(np.broadcast_shapes((len(params), 1), logs["c"].shape))
         for term in self.terms:
             slope = sum((params[:, j : j + 1] * logs[name] for j, name in term.exponents), np.zeros(1))
@@ -95,10 +95,7 @@ class Tied(SumOfPowers):
     floor = 2
 
     def optimal(self, params: Array, C: Array) -> Optimal:
-        A, B, _, alpha = (params[:, i : i + 1] for i in range(4))
-        with np.errstate(divide="ignore"):
-            N, D = additive_optimum(np.log(A), np.log(B), alpha, alpha, C)
-        return Optimal(N, D, self.loss(params, N, D))
+        return Chinchilla().optimal(params[:, [0, 1, 2, 3, 3]], C)
 
 
 class Envelope(SumOfPowers):

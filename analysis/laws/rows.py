@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+FLOPS_PER_PARAMETER_AND_TOKEN = 6.0
 
 
 class FitError(ValueError):
@@ -48,7 +49,7 @@ class Rows:
 
     @property
     def c_mean(self) -> float:
-        return self.x_mean + self.z_mean + float(np.log(6.0))
+        return self.x_mean + self.z_mean + float(np.log(FLOPS_PER_PARAMETER_AND_TOKEN))
 
     def take(self, rows: npt.NDArray[np.intp]) -> Rows:
         """A subset of the runs in the same coordinates."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..laws import Array
 
+NORMAL_MAD = 1.4826  # standard deviation over median absolute deviation of normal noise
 SOFTEST = 0.03  # Huber's delta after least squares; the next stages are about a factor of three apart
 SHARPEST = 1e-9  # the absolute value is smooth within this of zero
 

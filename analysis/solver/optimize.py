@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from ..laws import Array, Law, Rows
 from .losses import Loss, as_loss
-from .losses import huber as huber
 from .newton import NOISELESS, Mask, Minima, Point, minimise
 
 SAME_CURVE = 1e-6  # minima whose log L-hat differ by less than this at every run are one minimum

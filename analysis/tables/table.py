@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..budgets.frontier import FLOPS_PER_PARAMETER_AND_TOKEN
+from ..laws import FLOPS_PER_PARAMETER_AND_TOKEN
 from .columns import Column, find_column, is_ledger, missing
 from .outcomes import finished, runs
 from .read import TableError as TableError

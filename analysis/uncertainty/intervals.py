@@ -30,9 +30,14 @@ def bootstrap(
     size = max(1, RESAMPLES_AT_ONCE // n)
     parts = [np.empty((0, len(optimum.theta)))]
     for first in range(0, count, size):
-        weights = rng.multinomial(n, np.full(n, 1.0 / n), size=min(size, count - first)).astype(np.float64)
+        weights = pairs_weights(n, min(size, count - first), rng)
         parts.append(refit(law, rows, optimum, weights, delta))
     return np.concatenate(parts)
+
+
+def pairs_weights(n: int, count: int, rng: np.random.Generator) -> Array:
+    """Multiplicities (count, n) of runs drawn with replacement."""
+    return rng.multinomial(n, np.full(n, 1.0 / n), size=count).astype(np.float64)
 
 
 def refit(law: Law, rows: Rows, optimum: Optimum, weights: Array, delta: Loss | float) -> Array:

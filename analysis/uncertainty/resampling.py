@@ -21,13 +21,12 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
 from ..laws import Array, FitError, Law, Rows
-from ..solver.losses import Huber, LeastSquares, Loss, as_loss
+from ..solver.losses import NORMAL_MAD, Huber, LeastSquares, Loss, as_loss
 from ..solver.newton import minimise
 from ..solver.optimize import Optimum
-from .intervals import ITERATIONS, TOLERANCE
+from .intervals import ITERATIONS, TOLERANCE, pairs_weights
 
 EFFICIENT = 1.345  # Huber's delta in standard deviations at which normal noise costs 5 % (Huber 1964)
-NORMAL_MAD = 1.4826  # standard deviation over median absolute deviation of normal noise
 LARGEST_LEVERAGE = 0.95
 UNEQUAL = 1.25  # wild over residual standard error from which the noise counts as unequal
 SMALLEST_SCALE = 1e-12  # runs without any noise
@@ -39,11 +38,6 @@ class Samples:
 
     theta: Array
     scheme: str
-
-
-def pairs_weights(n: int, count: int, rng: np.random.Generator) -> Array:
-    """Multiplicities (count, n) of runs drawn with replacement."""
-    return rng.multinomial(n, np.full(n, 1.0 / n), size=count).astype(np.float64)
 
 
 def cluster_weights(clusters: npt.ArrayLike, count: int, rng: np.random.Generator) -> Array:

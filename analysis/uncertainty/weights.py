@@ -8,12 +8,12 @@ import numpy as np
 from scipy.optimize import brentq
 
 from ..laws import Array, Law, Rows
-from ..solver.losses import Loss
+from ..solver.losses import NORMAL_MAD, Loss
 from ..solver.optimize import Optimum, global_minimum
 from ..tables.columns import is_ledger
 from ..tables.table import RunTable
 from .intervals import RESAMPLES_AT_ONCE, refit
-from .resampling import NORMAL_MAD, cluster_weights, default_bootstrap, wild_bootstrap
+from .resampling import cluster_weights, default_bootstrap, wild_bootstrap
 
 FEWEST_SEEDS = 3  # degrees of freedom behind a standard deviation between seeds
 ENOUGH_RESAMPLES = 200  # for 95 % intervals

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .. import verdicts
 from ..laws import Array
 from ..solver.constrained import objective
 from ..solver.optimize import global_minimum
 from ..tables.table import RunTable
 from ..uncertainty.intervals import refit
-from . import runs as verdicts
-from .runs import Verdict
+from .verdict import Verdict
 
 if TYPE_CHECKING:
     from ..fit import Fit

@@ -9,13 +9,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..laws import Array
+from ..solver.losses import NORMAL_MAD
 from ..tables.read import as_text
-from .identification import E_unidentified as E_unidentified
-from .identification import exponent_unidentified as exponent_unidentified
-from .identification import multimodal as multimodal
-from .identification import not_separable as not_separable
-from .verdict import Refit, RunName, numbered
-from .verdict import Verdict as Verdict
+from .verdict import Refit, RunName, Verdict, numbered
 
 FEW_RUNS = 10
 OUTLIER_SIGMAS = 6.0
@@ -79,7 +75,7 @@ def outlier(
     """
     size = np.abs(residuals)
     # Near the L1 norm the curve passes through as many runs as it has parameters: their zeros say nothing about the noise.
-    scale = max(1.4826 * float(np.median(np.sort(size)[5:])), 1e-6)
+    scale = max(NORMAL_MAD * float(np.median(np.sort(size)[5:])), 1e-6)
     far = size > OUTLIER_SIGMAS * scale
     count = int(far.sum())
     if not count:

@@ -5,7 +5,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
+from sixnd.analysis.report.content import Content, content_of
+from sixnd.analysis.study import Study
 from sixnd.analysis.tables.table import RunTable
+
+from tests.simulated import simulated_study
 
 Array = npt.NDArray[np.float64]
 TRUE = {"A": 400.0, "B": 1500.0, "E": 1.8, "alpha": 0.34, "beta": 0.37}
@@ -44,3 +48,15 @@ def reference() -> Path:
     if not folder.is_dir():
         pytest.skip("shared/reference is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def study() -> Study:
+    """A simulated ledger's, with every analysis in it."""
+    return simulated_study()
+
+
+@pytest.fixture(scope="session")
+def content(study: Study) -> Content:
+    """What the report says of it."""
+    return content_of(study.table, study.fit, study)

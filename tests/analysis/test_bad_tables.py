@@ -12,9 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from sixnd.analysis import verdicts
 from sixnd.analysis.fit import FitError, fit
 from sixnd.analysis.tables.table import RunTable, TableError, read_table, table_of
-from sixnd.analysis.verdicts import runs as verdicts
 from sixnd.sweeps.cli import main
 
 Simulated = Callable[..., RunTable]

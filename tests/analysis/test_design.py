@@ -4,17 +4,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from sixnd.analysis.budgets.frontier import exponent_a, optima
-from sixnd.analysis.design.information import PRIOR_SD, effective_variance, local
-from sixnd.analysis.design.next_runs import (
+from sixnd.analysis.design.information import (
+    PRIOR_SD,
     bootstrap_noise,
-    candidates,
-    cost,
+    effective_variance,
     expected_errors,
-    next_runs,
+    local,
     noise_of,
+)
+from sixnd.analysis.design.next_runs import (
+    candidates,
+    next_runs,
     plain_grids,
 )
-from sixnd.analysis.design.selection import Told, flops_each
+from sixnd.analysis.design.selection import Told, cost, flops_each
 from sixnd.analysis.laws import FitError
 from sixnd.train.schedule import Schedule
 

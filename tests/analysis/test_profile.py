@@ -6,7 +6,8 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import t
 from sixnd.analysis.laws import Chinchilla, FitError, Rows
-from sixnd.analysis.solver.optimize import Optimum, global_minimum, huber
+from sixnd.analysis.solver.losses import huber
+from sixnd.analysis.solver.optimize import Optimum, global_minimum
 from sixnd.analysis.tables.table import RunTable
 from sixnd.analysis.uncertainty.profile import Profile, profile
 from sixnd.analysis.uncertainty.quantities import Quantity, quantities

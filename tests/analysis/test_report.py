@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -22,10 +21,9 @@ from sixnd.analysis.report.interactive import interactive
 from sixnd.analysis.report.numbers import count, flops, rounded, rounded_interval
 from sixnd.analysis.report.page import _json, render
 from sixnd.analysis.tables.table import RunTable
-from sixnd.analysis.verdicts.runs import Verdict
+from sixnd.analysis.verdicts import Verdict
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from simulated import LOSSES, as_table, small_ledger
+from tests.simulated import LOSSES, as_table, small_ledger
 
 HOSTILE = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">\'"&'
 

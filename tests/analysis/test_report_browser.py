@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,7 @@ from sixnd.analysis.fit import fit
 from sixnd.analysis.report import write_report
 from sixnd.analysis.tables.table import RunTable
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import chromium
-import simulated
+from tests import chromium, simulated
 
 pytestmark = pytest.mark.skipif(
     chromium.executable() is None, reason="no Chromium on the PATH or in $CHROMIUM: the report is not seen in a browser"

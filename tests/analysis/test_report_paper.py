@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -22,20 +21,7 @@ from sixnd.analysis.report.methods import CITATIONS, as_latex, as_text, bibliogr
 from sixnd.analysis.report.paper import data, write_figures, write_files
 from sixnd.analysis.study import Study
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import simulated
-
 HOSTILE = "</script><script>window.pwned=1</script>\\input{x}$&%#_{}~^"
-
-
-@pytest.fixture(scope="module")
-def study() -> Study:
-    return simulated.simulated_study()
-
-
-@pytest.fixture(scope="module")
-def content(study: Study) -> Content:
-    return content_of(study.table, study.fit, study)
 
 
 def test_methods_state_what_was_done(study: Study) -> None:

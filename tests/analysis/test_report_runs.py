@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from sixnd.analysis.report.tables import MOST_RUNS, runs_view
 from sixnd.analysis.tables.table import RunTable
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from simulated import as_table, small_ledger
+from tests.simulated import as_table, small_ledger
 
 
 def test_table_of_runs_shows_every_state_and_what_went_wrong() -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,20 +19,9 @@ from sixnd.analysis.report.study_tables import study_tables
 from sixnd.analysis.study import Study
 from sixnd.analysis.verdicts.verdict import Verdict
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import simulated
+from tests import simulated
 
 HOSTILE = "</script><script>window.pwned=1</script>\\input{x}$&%#_{}~^"
-
-
-@pytest.fixture(scope="module")
-def study() -> Study:
-    return simulated.simulated_study()
-
-
-@pytest.fixture(scope="module")
-def content(study: Study) -> Content:
-    return content_of(study.table, study.fit, study)
 
 
 def page(content: Content, files: str = "") -> str:

@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sixnd.analysis import verdicts
 from sixnd.analysis.fit import fit
 from sixnd.analysis.laws import Array
 from sixnd.analysis.tables.table import RunTable, read_table, table_of
-from sixnd.analysis.verdicts import runs as verdicts
 from sixnd.analysis.verdicts.identification import two_modes
 
 Simulated = Callable[..., RunTable]

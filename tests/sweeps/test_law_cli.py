@@ -12,15 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.command import sixnd
+
 COMMANDS = ("fit", "predict", "compare", "profile", "frontier", "next", "report")
-
-
-def sixnd(*arguments: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sixnd.sweeps.cli", *arguments]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
-    assert done.returncode == code, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
