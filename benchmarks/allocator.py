@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from sixnd.train.device import worker_environment
+from sixnd.train.machine import worker_environment
 
 SHAPES = ((2, 32), (2, 64), (4, 96))
 REPEATS, STEPS, LEAST_GAIN = 3, 40, 1.1
@@ -49,8 +49,9 @@ def measure() -> int:
     from sixnd.models.transformer import Transformer
     from sixnd.train.device import compile_model
     from sixnd.train.loop import train_step
-    from sixnd.train.optimizer import OptimizerSettings, build_optimizer
+    from sixnd.train.optimizer import build_optimizer
     from sixnd.train.schedule import Schedule
+    from sixnd.train.settings import OptimizerSettings
     from sixnd.train.spec import RunSpec
 
     torch.set_num_threads(1)

@@ -12,11 +12,11 @@ import tempfile
 from pathlib import Path
 
 import torch
-from sixnd.sweeps.plan import make_plan
+from sixnd.sweeps.planning.plan import make_plan
 from sixnd.sweeps.spec import load_sweep
 from sixnd.train.corpus.build import build_corpus
 from sixnd.train.loop import train
-from sixnd.train.optimizer import peak_lr
+from sixnd.train.settings import peak_lr
 
 SHAPES = "[[2,32],[2,64],[4,96]]"
 FACTORS = (0.5, 1.0, 2.0)

@@ -20,8 +20,8 @@ from sixnd.models.config import ModelConfig
 from sixnd.sweeps.spec import load_sweep
 from sixnd.train.corpus.build import build_corpus
 from sixnd.train.loop import train
-from sixnd.train.optimizer import OptimizerSettings, beta2_for
 from sixnd.train.schedule import Cosine, Schedule
+from sixnd.train.settings import OptimizerSettings, beta2_for
 from sixnd.train.spec import RunSpec
 
 SHAPE = (2, 64)

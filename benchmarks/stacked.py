@@ -26,9 +26,10 @@ from sixnd.models.transformer import Transformer
 from sixnd.train.device import compile_model, device_name, micro_batch_rows, pick_device
 from sixnd.train.graph import GraphedStep, ResidentStream
 from sixnd.train.loop import train_step
-from sixnd.train.optimizer import OptimizerSettings, beta2_for, build_optimizer
+from sixnd.train.optimizer import build_optimizer
 from sixnd.train.peak import gemm_peak, mfu
 from sixnd.train.schedule import Schedule
+from sixnd.train.settings import OptimizerSettings, beta2_for
 from sixnd.train.spec import RunSpec
 from sixnd.train.stacked import StackedStep, stacked_rows
 from torch import Tensor

@@ -27,11 +27,14 @@ from sixnd.models.config import ModelConfig
 from sixnd.models.transformer import Transformer
 from sixnd.sweeps.spec import load_corpus
 from sixnd.train.corpus.build import build_corpus, open_corpus
-from sixnd.train.device import compile_model, cpu_name, worker_environment
-from sixnd.train.evaluate import HeldOutWindows, curve_steps, evaluate
+from sixnd.train.curve import curve_steps
+from sixnd.train.device import compile_model
+from sixnd.train.evaluate import HeldOutWindows, evaluate
 from sixnd.train.loop import train_step
-from sixnd.train.optimizer import OptimizerSettings, build_optimizer
+from sixnd.train.machine import cpu_name, worker_environment
+from sixnd.train.optimizer import build_optimizer
 from sixnd.train.schedule import Schedule
+from sixnd.train.settings import OptimizerSettings
 from sixnd.train.spec import RunSpec
 
 BATCH, CONTEXT, VOCABULARY, SMALLEST_D = 2048, 256, 1024, 500_000

@@ -29,11 +29,13 @@ from sixnd.models.transformer import Transformer
 from sixnd.sweeps.spec import load_corpus
 from sixnd.train.batches import BatchStream
 from sixnd.train.corpus.build import build_corpus, open_corpus
-from sixnd.train.device import compile_model, cpu_name, worker_environment
+from sixnd.train.device import compile_model
 from sixnd.train.loop import train_step
-from sixnd.train.optimizer import OptimizerSettings, build_optimizer
+from sixnd.train.machine import cpu_name, worker_environment
+from sixnd.train.optimizer import build_optimizer
 from sixnd.train.peak import measure_peak
 from sixnd.train.schedule import Schedule
+from sixnd.train.settings import OptimizerSettings
 from sixnd.train.spec import RunSpec
 
 # (layers, width): least speed against eager, against autocast and compile, and least share of the GEMM peak

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ..train.spec import RunSpec
-from .executors.local import LocalExecutor, Outcome, Places
-from .ledger import FILE, Ledger
+from .executors.interface import Executor, Job, Outcome, Places
+from .ledger.store import FILE, Ledger
 from .live import read_live
-from .plan import Plan, Trunk, planned_row
+from .planning.plan import Plan, Trunk, planned_row
 from .show import seconds_in_words
 from .spec import SpecError, SweepSpec
 
@@ -31,7 +31,14 @@ class Interrupted(Exception):
     exit_code = 1
 
 
-def run_sweep(sweep: SweepSpec, plan: Plan, out: Path, corpora: Path, n_slots: int, costs: Mapping[str, float]) -> None:
+def run_sweep(
+    sweep: SweepSpec,
+    plan: Plan,
+    out: Path,
+    corpora: Path,
+    open_executor: Callable[[Places], Executor],
+    costs: Mapping[str, float],
+) -> None:
     """Trains every run of the plan that the ledger in `out` does not hold yet.
 
     Args:
@@ -39,7 +46,7 @@ def run_sweep(sweep: SweepSpec, plan: Plan, out: Path, corpora: Path, n_slots: i
         plan: its runs.
         out: folder of the sweep.
         corpora: folder of built corpora.
-        n_slots: runs at once.
+        open_executor: starts whatever trains the runs, such as partial(LocalExecutor, 2).
         costs: expected seconds by key, to start the longest trunk first.
 
     Raises:
@@ -55,7 +62,7 @@ def run_sweep(sweep: SweepSpec, plan: Plan, out: Path, corpora: Path, n_slots: i
             ledger.plan(planned_row(run) for run in plan.runs)
             if ledger.finished_keys().issuperset(run.key for run in plan.runs):
                 return
-            _Sweep(plan, ledger, out, corpora, n_slots, costs).drive()
+            _Sweep(plan, ledger, out, corpora, open_executor, costs).drive()
         finally:
             ledger.close()
 
@@ -101,7 +108,13 @@ class _Sweep:
     """One sitting of a sweep. A trunk is never on two slots: each run starts from the checkpoint the last one left."""
 
     def __init__(
-        self, plan: Plan, ledger: Ledger, out: Path, corpora: Path, n_slots: int, costs: Mapping[str, float]
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        out: Path,
+        corpora: Path,
+        open_executor: Callable[[Places], Executor],
+        costs: Mapping[str, float],
     ) -> None:
         self.ledger, self.out, self.costs = ledger, out, costs
         self.places = Places(corpora, out / "checkpoints", out / "live", out / "documents")
@@ -116,7 +129,7 @@ class _Sweep:
         self.attempts: dict[str, int] = {}
         self.ended: set[str] = set()
         self.compiled_widths: set[int] = set()
-        self.executor = LocalExecutor(n_slots, self.places)
+        self.executor = open_executor(self.places)
         self.bar = tqdm(total=sum(self.work.values()), unit="tok", unit_scale=True, desc=f"{len(self.work)} runs")
 
     def drive(self) -> None:
@@ -153,7 +166,7 @@ class _Sweep:
         run = self.queues[trunk].pop(0)
         self.attempts[run.key] = self.attempts.get(run.key, 0) + 1
         self.ledger.start(run.key)
-        self.executor.submit(slot, run)
+        self.executor.submit(slot, Job(specs=(run,)))
         self.on_slot[slot], self.last_trunk[slot] = run, trunk
 
     def _preference(self, trunk: str) -> tuple[bool, float]:
@@ -167,20 +180,20 @@ class _Sweep:
     def _end(self, slot: int, outcome: Outcome) -> None:
         run = self.on_slot.pop(slot)
         name = f"{run.model.n_layers}x{run.model.d_model} N {run.model.n_total:,} D {run.tokens:,} seed {run.seed}"
-        if outcome.record is None and outcome.try_again and self.attempts[run.key] < MAX_ATTEMPTS:
+        if not outcome.records and outcome.try_again and self.attempts[run.key] < MAX_ATTEMPTS:
             self.bar.write(f"{name}: {outcome.error}; trying again")
             self.ledger.back_to("planned", run.key, outcome.error)
             self.queues[run.trunk_key].insert(0, run)
             return
         self.ended.add(run.key)
         (self.places.live / f"{run.key}.json").unlink(missing_ok=True)
-        if outcome.record is None:
+        if not outcome.records:
             self.bar.write(f"{name}: failed: {outcome.error}")
             self.ledger.back_to("failed", run.key, outcome.error)
         else:
-            self.ledger.finish(outcome.record)
+            record = outcome.records[0]
+            self.ledger.finish(record)
             self.compiled_widths.add(run.model.d_model)
-            record = outcome.record
             result = record.error or f"test loss {record.test_loss:.4f} ± {record.test_loss_se:.4f} nats/token"
             self.bar.write(f"[{len(self.ended)}/{len(self.work)}] {name}: {result} ({record.wall_s:.0f} s)")
             self._drop_checkpoints(self.trunks[run.trunk_key])

@@ -14,7 +14,7 @@ from ..analysis.tables.table import RunTable, TableError, read_table
 from ..train.corpus.build import open_corpus
 from ..train.corpus.spec import CorpusError
 from ..train.device import environment
-from .ledger import open_ledger
+from .ledger.store import open_ledger
 from .receipt import receipt_facts
 from .show import write_json
 

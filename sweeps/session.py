@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -13,11 +14,13 @@ from rich.table import Table
 from ..train.corpus.build import build_corpus, corpora_root
 from ..train.corpus.contamination import CLEAN_BELOW
 from ..train.corpus.store import Corpus
-from ..train.device import has_compiler, usual_slots
+from ..train.device import usual_slots
+from ..train.machine import has_compiler
 from ..train.probe import probe_tokens_per_s
 from .driver import elapsed, refuse_other_settings, run_sweep
-from .ledger import FILE, open_ledger
-from .plan import Plan, make_plan
+from .executors.local import LocalExecutor
+from .ledger.store import FILE, open_ledger
+from .planning.plan import Plan, make_plan
 from .results import Results, analyse
 from .show import seconds_in_words, short, where_is
 from .spec import SweepSpec, load_sweep
@@ -113,7 +116,8 @@ def train_and_report(session: Session, bootstrap: int, console: Console) -> None
         console.print(
             f"{others} finished runs of this ledger are not in the plan; they stay, and the law is fitted to them too"
         )
-    run_sweep(session.sweep, session.plan, session.out, session.corpora, session.n_slots, session.seconds)
+    open_executor = partial(LocalExecutor, session.n_slots)
+    run_sweep(session.sweep, session.plan, session.out, session.corpora, open_executor, session.seconds)
     if session.seconds:
         console.print(f"trained in {elapsed(start)}")
     conclude(session.out, analyse(session.out, session.corpora, bootstrap), console)

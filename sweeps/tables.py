@@ -17,7 +17,7 @@ from ..train.progress import Progress
 from .show import seconds_in_words, short
 
 if TYPE_CHECKING:  # it would import torch, which a table of a fit has no need of
-    from .plan import Plan
+    from .planning.plan import Plan
 
 
 def plan_table(plan: Plan, seconds: Mapping[str, float], finished: frozenset[str]) -> Table:

@@ -12,8 +12,8 @@ from sixnd.train.corpus.build import build_from_sources
 from sixnd.train.corpus.sources import Document, Source
 from sixnd.train.corpus.spec import Cleaning, CorpusSpec, FilesSource
 from sixnd.train.corpus.store import Corpus
-from sixnd.train.optimizer import OptimizerSettings
 from sixnd.train.schedule import Schedule
+from sixnd.train.settings import OptimizerSettings
 from sixnd.train.spec import RunSpec
 
 VOCAB, CONTEXT, BATCH = 300, 16, 64

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
 from ..models.transformer import Transformer
+from .machine import compiler_version, cpu_name, has_compiler, usable_cores
 
 CPU_MICRO_TOKENS = 2048  # activations of one micro-batch stay in the cache of one core
 CUDA_MICRO_TOKENS = 65_536
@@ -28,7 +26,7 @@ def usual_slots() -> int:
     """Runs at once on this machine: one a GPU, or one a core that this process may use."""
     if torch.cuda.is_available():
         return torch.cuda.device_count()
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()
 
 
 def device_name(device: torch.device) -> str:
@@ -38,35 +36,11 @@ def device_name(device: torch.device) -> str:
     return cpu_name()
 
 
-def cpu_name() -> str:
-    """The processor's own name."""
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        if info.exists()
-        else []
-    )
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def micro_batch_rows(batch_tokens: int, context: int, device: torch.device) -> int:
     """Rows of one micro-batch: the largest divisor of the batch's rows that fits the device."""
     rows = batch_tokens // context
     most = max(1, (CUDA_MICRO_TOKENS if device.type == "cuda" else CPU_MICRO_TOKENS) // context)
     return max(n for n in range(1, min(rows, most) + 1) if rows % n == 0)
-
-
-def has_compiler() -> bool:
-    """Whether torch.compile finds the C++ compiler that it needs for CPU code."""
-    named = os.environ.get("CXX")
-    return any(shutil.which(name) for name in ([named] if named else ["g++", "clang++", "c++"]))
-
-
-def compiler_version() -> int:
-    """Major version of the C++ compiler, 0 where it does not say."""
-    asked = subprocess.run([os.environ.get("CXX", "g++"), "-dumpversion"], capture_output=True, text=True, check=False)
-    major = asked.stdout.strip().split(".")[0]
-    return int(major) if major.isdigit() else 0
 
 
 def compile_model(model: Transformer, say: Callable[[str], None]) -> bool:
@@ -91,21 +65,6 @@ def compile_model(model: Transformer, say: Callable[[str], None]) -> bool:
         block.compile(dynamic=False)
     model.head.compile(dynamic=False)
     return True
-
-
-def worker_environment() -> dict[str, str]:
-    """Environment of a worker that keeps to one core; must be set before its process starts.
-
-    The allocator's settings (glibc only) keep freed activations instead of returning them to the system at every step,
-    which cost a quarter of the speed in page faults (LOG.md).
-    """
-    one_thread = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"]
-    keep_memory = {
-        "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the largest that glibc takes
-        "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
-        "MALLOC_TOP_PAD_": str(64 << 20),
-    }
-    return dict.fromkeys(one_thread, "1") | keep_memory
 
 
 def environment() -> dict[str, str]:

@@ -18,10 +18,11 @@ from ..models.transformer import Transformer
 from .checkpoint import Checkpoints, TrainState, save_weights
 from .corpus.build import open_corpus
 from .corpus.store import Corpus, unique_tokens
+from .curve import curve_steps
 from .device import compile_model, device_name, micro_batch_rows, pick_device
 from .divergence import Diverged, LossWatch
 from .documents import save_document_losses
-from .evaluate import HeldOutWindows, curve_steps, evaluate
+from .evaluate import HeldOutWindows, evaluate
 from .graph import GraphedStep, open_streams
 from .optimizer import build_optimizer
 from .progress import Listener, Progress, StepClock, TqdmListener
@@ -43,6 +44,17 @@ class RunError(ValueError):
     exit_code = 2
 
 
+class Stopped(Exception):
+    """The run was asked to stop; its checkpoint holds all that it had done."""
+
+    exit_code = 1
+
+
+def never() -> bool:
+    """A run that nothing stops."""
+    return False
+
+
 def train(
     spec: RunSpec,
     *,
@@ -54,6 +66,7 @@ def train(
     deterministic: bool = False,
     listener: Listener | None = None,
     say: Callable[[str], None] = print,
+    stop: Callable[[], bool] = never,
     ranks: Ranks = ALONE,
 ) -> RunRecord:
     """Trains one model for one epoch of `spec.tokens` and evaluates it on the whole test set.
@@ -71,9 +84,11 @@ def train(
         deterministic: on CUDA, use kernels that repeat to the bit, at some cost in speed; a CPU's always do.
         listener: told of the progress every few steps; a tqdm bar where none is given.
         say: receives the few lines worth printing.
+        stop: asked after every step; once it says yes, a checkpoint is written and the run ends as `Stopped`.
         ranks: this process among those that train the run together; every one of them returns the record.
 
     Raises:
+        Stopped: as `stop` asked.
         RunError: D is beyond the unique tokens of the corpus, the model does not fit its vocabulary, or the batch
             cannot be shared out.
         CorpusError: the corpus is missing or damaged.
@@ -97,7 +112,7 @@ def train(
     test_loss, error = None, None
     try:
         with TqdmListener(f"N {spec.model.n_total:,}") if listener is None else nullcontext(listener) as heard:
-            run_steps(spec, corpus, state, heard, clock, kept, checkpoint_seconds, ranks)
+            run_steps(spec, corpus, state, heard, clock, kept, checkpoint_seconds, stop, ranks)
         rows = micro_batch_rows(spec.batch_tokens, spec.model.context, device)
         # On every rank: the others would only wait for the first.
         test_loss = evaluate(model, corpus, HeldOutWindows.of(corpus, spec.model.context), rows, DTYPES[spec.precision])
@@ -147,11 +162,13 @@ def run_steps(
     clock: StepClock,
     checkpoints: Checkpoints | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    stop: Callable[[], bool] = never,
     ranks: Ranks = ALONE,
 ) -> None:
     """Trains `state` from where it stands to the end of the run.
 
     Raises:
+        Stopped: `stop` said so.
         Diverged: see `LossWatch`.
     """
     device = state.model.embedding.device
@@ -177,12 +194,15 @@ def run_steps(
             if not math.isfinite(loss_there.mean):
                 raise Diverged("held-out loss is not finite", state.step, state.watch.memory.last_finite)
             state.curve[state.step] = loss_there.point(state.step * spec.batch_tokens)
-        due = state.step == spec.branch_step or time.perf_counter() - saved_at >= checkpoint_seconds
+        stopped = stop() and state.step < spec.n_steps
+        due = stopped or state.step == spec.branch_step or time.perf_counter() - saved_at >= checkpoint_seconds
         if checkpoints and ranks.first and due:
             with clock.paused():
                 state.watch.look()  # nothing that has diverged is saved
                 checkpoints.save(state)
             saved_at = time.perf_counter()
+        if stopped:
+            raise Stopped(f"stopped after step {state.step} of {spec.n_steps}, as asked")
 
 
 def learning_rate(spec: RunSpec, step: int) -> float:

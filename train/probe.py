@@ -9,7 +9,8 @@ import torch
 from ..models.config import ModelConfig
 from ..models.flops import training_flops
 from ..models.transformer import Transformer
-from .device import has_compiler, micro_batch_rows, pick_device
+from .device import micro_batch_rows, pick_device
+from .machine import has_compiler
 
 COMPILED_GAIN = 2.0  # compiled over eager tokens/s: 1.8 to 2.3 over the demo's shapes
 LARGEST_PROBED = 5_000_000  # non-embedding parameters; beyond, time is taken to grow with FLOPs

@@ -9,8 +9,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..models.config import ModelConfig
-from .optimizer import OptimizerSettings
 from .schedule import Cosine, Schedule
+from .settings import OptimizerSettings
 
 
 class RunSpec(BaseModel):

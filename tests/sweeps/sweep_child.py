@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from sixnd.sweeps.driver import Interrupted, run_sweep
-from sixnd.sweeps.plan import make_plan
+from sixnd.sweeps.executors.local import LocalExecutor
+from sixnd.sweeps.planning.plan import make_plan
 from sixnd.sweeps.spec import SweepSpec, TrainSettings
 from sixnd.train.corpus.build import open_corpus
 
@@ -31,7 +33,7 @@ def main(corpora: str, corpus: str, out: str) -> None:
     sweep = small_sweep()
     plan = make_plan(sweep, open_corpus(corpus, Path(corpora)))
     try:
-        run_sweep(sweep, plan, Path(out), Path(corpora), 2, {})
+        run_sweep(sweep, plan, Path(out), Path(corpora), partial(LocalExecutor, 2), {})
     except Interrupted as end:
         print(end)
         sys.exit(1)

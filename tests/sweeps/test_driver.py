@@ -8,14 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sixnd.sweeps.driver import run_sweep
-from sixnd.sweeps.ledger import FILE, open_ledger
+from sixnd.sweeps.executors.local import LocalExecutor
+from sixnd.sweeps.ledger.store import FILE, open_ledger
 from sixnd.sweeps.live import LiveFile, read_live
-from sixnd.sweeps.plan import make_plan
+from sixnd.sweeps.planning.plan import make_plan
 from sixnd.sweeps.spec import SpecError
 from sixnd.train.corpus.store import Corpus
 from sixnd.train.progress import Progress
@@ -127,7 +129,7 @@ def test_a_finished_sweep_trains_nothing(corpus: Corpus, tmp_path: Path) -> None
     first.communicate(timeout=120)
     before = (tmp_path / FILE).read_bytes()
     begun = time.monotonic()
-    run_sweep(small_sweep(), plan, tmp_path, corpus.path.parent, 2, {})
+    run_sweep(small_sweep(), plan, tmp_path, corpus.path.parent, partial(LocalExecutor, 2), {})
     assert time.monotonic() - begun < 2
     assert (tmp_path / FILE).read_bytes() == before
 
@@ -139,7 +141,14 @@ def test_a_second_driver_is_refused_by_name(corpus: Corpus, tmp_path: Path) -> N
         time.sleep(0.02)
     try:
         with pytest.raises(SpecError, match="another sixnd is running this sweep"):
-            run_sweep(small_sweep(), make_plan(small_sweep(), corpus), tmp_path, corpus.path.parent, 1, {})
+            run_sweep(
+                small_sweep(),
+                make_plan(small_sweep(), corpus),
+                tmp_path,
+                corpus.path.parent,
+                partial(LocalExecutor, 1),
+                {},
+            )
     finally:
         process.kill()
         process.communicate()
@@ -151,7 +160,7 @@ def test_other_settings_do_not_join_a_ledger(corpus: Corpus, tmp_path: Path) -> 
     before = rows(tmp_path)
     changed = small_sweep().model_copy(update={"train": small_sweep().train.model_copy(update={"lr": 0.001})})
     with pytest.raises(SpecError, match=r"train\.lr = 'auto', not 0\.001"):
-        run_sweep(changed, make_plan(changed, corpus), tmp_path, corpus.path.parent, 1, {})
+        run_sweep(changed, make_plan(changed, corpus), tmp_path, corpus.path.parent, partial(LocalExecutor, 1), {})
     assert rows(tmp_path) == before
 
 
@@ -163,7 +172,7 @@ def test_a_run_that_raises_is_recorded_and_the_others_go_on(corpus: Corpus, tmp_
     shutil.copytree(corpus.path, corpora / corpus.hash)
     plan = make_plan(small_sweep(), corpus)
     (corpora / corpus.hash / "tokenizer.json").unlink()
-    run_sweep(small_sweep(), plan, tmp_path / "out", corpora, 1, {})
+    run_sweep(small_sweep(), plan, tmp_path / "out", corpora, partial(LocalExecutor, 1), {})
     found = rows(tmp_path / "out")
     assert {row["state"] for row in found} == {"failed"}
     assert all("tokenizer.json" in row["error"] for row in found)

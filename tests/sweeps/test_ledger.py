@@ -7,8 +7,8 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from sixnd.sweeps.ledger import ADDED, FILE, Ledger, LedgerError, open_ledger
-from sixnd.sweeps.plan import planned_row
+from sixnd.sweeps.ledger.store import ADDED, FILE, Ledger, LedgerError, open_ledger
+from sixnd.sweeps.planning.plan import planned_row
 from sixnd.train.loop import train
 from sixnd.train.record import RunRecord
 from sixnd.train.spec import RunSpec

@@ -14,7 +14,7 @@ from sixnd.models.config import ModelConfig
 from sixnd.models.flops import training_flops
 from sixnd.models.ladder import shape_for
 from sixnd.sweeps.cli import main
-from sixnd.train.device import worker_environment
+from sixnd.train.machine import worker_environment
 
 from tests.conftest import make_documents
 from tests.sweeps.test_cli import sixnd
@@ -102,7 +102,7 @@ def test_train_leaves_a_run_and_says_what_it_reached(home: Path, run: Path) -> N
 
 def test_the_settings_are_a_sweeps_own(home: Path, run: Path) -> None:
     """The run of `sixnd train` is the cell of a sweep: the same spec, and so the same key."""
-    from sixnd.sweeps.plan import make_plan
+    from sixnd.sweeps.planning.plan import make_plan
     from sixnd.sweeps.spec import load_sweep
     from sixnd.train.corpus.find import find_corpus
 
@@ -187,5 +187,5 @@ def test_the_ladder_is_closed_form(home: Path, here: Callable[..., Said]) -> Non
 
 
 def test_help_starts_without_torch() -> None:
-    code = "import sys, sixnd.sweeps.model_cli; assert not {'torch', 'pydantic', 'numpy'} & set(sys.modules)"
+    code = "import sys, sixnd.sweeps.commands.model; assert not {'torch', 'pydantic', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sixnd.sweeps.plan import Plan, make_plan, planned_row
+from sixnd.sweeps.planning.plan import Plan, make_plan, planned_row
 from sixnd.sweeps.spec import SpecError, SweepSpec, TrainSettings
 from sixnd.train.corpus.store import Corpus, unique_tokens
 

@@ -21,5 +21,5 @@ def one_thread() -> Iterator[None]:
 def curve_of_tiny_runs() -> Iterator[None]:
     """The first point of a curve early enough for runs of a few thousand tokens to have some."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sixnd.train.evaluate.CURVE_FIRST_TOKENS", 256)
+        patch.setattr("sixnd.train.curve.CURVE_FIRST_TOKENS", 256)
         yield

@@ -15,20 +15,18 @@ import torch.nn.functional as F
 from sixnd.models.transformer import Transformer
 from sixnd.train.batches import BatchStream
 from sixnd.train.corpus.store import Corpus
-from sixnd.train.device import has_compiler
+from sixnd.train.curve import CURVE_POSITIONS, curve_steps, evaluation_steps
 from sixnd.train.documents import DocumentLossError, load_document_losses, paired_difference, save_document_losses
 from sixnd.train.evaluate import (
-    CURVE_POSITIONS,
     EXACT_MATCH_TOKENS,
     HeldOutLoss,
     HeldOutWindows,
-    curve_steps,
     evaluate,
-    evaluation_steps,
     ratio_standard_error,
     runs,
     score,
 )
+from sixnd.train.machine import has_compiler
 from sixnd.train.optimizer import build_optimizer
 from sixnd.train.record import CurvePoint
 from sixnd.train.spec import RunSpec

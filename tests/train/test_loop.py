@@ -19,10 +19,11 @@ from sixnd.train.corpus.build import build_from_sources
 from sixnd.train.corpus.prepare import is_test
 from sixnd.train.corpus.sources import Document
 from sixnd.train.corpus.store import Corpus, unique_tokens
-from sixnd.train.device import has_compiler, micro_batch_rows
+from sixnd.train.device import micro_batch_rows
 from sixnd.train.divergence import MARGIN, PATIENCE, Diverged, LossWatch
 from sixnd.train.evaluate import HeldOutWindows, evaluate
 from sixnd.train.loop import RunError, train, train_step
+from sixnd.train.machine import has_compiler
 from sixnd.train.optimizer import build_optimizer
 from sixnd.train.progress import Progress, TqdmListener
 from sixnd.train.spec import RunSpec

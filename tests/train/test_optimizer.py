@@ -9,7 +9,8 @@ import torch
 from sixnd.models.transformer import Transformer
 from sixnd.train.batches import BatchStream
 from sixnd.train.corpus.store import Corpus
-from sixnd.train.optimizer import MuonWithAdamW, OptimizerSettings, beta2_for, build_optimizer, peak_lr
+from sixnd.train.optimizer import MuonWithAdamW, build_optimizer
+from sixnd.train.settings import OptimizerSettings, beta2_for, peak_lr
 from sixnd.train.spec import RunSpec
 
 from tests.conftest import BATCH, CONTEXT

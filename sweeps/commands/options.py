@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from .corpus_cli import console
-from .show import write_json
+from ..show import write_json
+from .corpus import console
 
 JsonOut = Annotated[
     str | None,

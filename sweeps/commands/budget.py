@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from .corpus_cli import console
+from .corpus import console
 from .options import PLAIN, Columns, JsonOut, output
 
 
@@ -44,11 +44,11 @@ def frontier(
     dollars_per_hour
         Rent of one GPU.
     """
-    from ..analysis.budgets.budget import H100, Machine, flops_of
-    from ..analysis.budgets.outlook import outlook
-    from ..analysis.predict import load_fit
+    from ...analysis.budgets.budget import H100, Machine, flops_of
+    from ...analysis.budgets.outlook import outlook
+    from ...analysis.predict import load_fit
+    from ..spec import count_option
     from .law_tables import print_outlook
-    from .spec import count_option
 
     machine = Machine(
         peak=H100.peak if peak is None else peak,
@@ -99,12 +99,12 @@ def next_runs(
     seed
         Of the resamples.
     """
-    from ..analysis.budgets.budget import flops_of
-    from ..analysis.fit import fit as fit_law
-    from ..analysis.study import next_design
-    from ..analysis.tables.table import read_table
+    from ...analysis.budgets.budget import flops_of
+    from ...analysis.fit import fit as fit_law
+    from ...analysis.study import next_design
+    from ...analysis.tables.table import read_table
+    from ..spec import count_option
     from .law_tables import print_design
-    from .spec import count_option
 
     fitted = fit_law(read_table(table, **asdict(columns)), bootstrap=bootstrap, seed=seed)
     found = next_design(

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from .show import short
+from ..show import short
 
 if TYPE_CHECKING:  # numpy and pandas, which take a second to import
-    from ..analysis.budgets.outlook import Outlook
-    from ..analysis.design.information import Errors
-    from ..analysis.design.next_runs import Design
-    from ..analysis.forecasts.compare import Comparison
-    from ..analysis.predict import FitFile
-    from ..analysis.uncertainty.profile import Profile
+    from ...analysis.budgets.outlook import Outlook
+    from ...analysis.design.information import Errors
+    from ...analysis.design.next_runs import Design
+    from ...analysis.forecasts.compare import Comparison
+    from ...analysis.predict import FitFile
+    from ...analysis.uncertainty.profile import Profile
 
 BARS = 40  # characters of the longest bar of a profile
 
 
 def print_predictions(console: Console, fit: FitFile, rows: Sequence[Mapping[str, float | None]]) -> None:
     """One row a point, and how many of them lie beyond the runs."""
-    from ..analysis.predict import warnings
+    from ...analysis.predict import warnings
 
     table = _table("N", "D", "loss", "95 % interval of a new run")
     beyond = 0

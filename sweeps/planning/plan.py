@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..models.config import ModelConfig
-from ..models.flops import six_n, training_flops
-from ..models.ladder import shape_for
-from ..train.corpus.store import Corpus, unique_tokens
-from ..train.evaluate import CURVE_POSITIONS, curve_steps
-from ..train.optimizer import OptimizerSettings, beta2_for, peak_lr
-from ..train.schedule import Cosine, Schedule
-from ..train.spec import RunSpec
-from .spec import SpecError, SweepSpec
+from ...models.config import ModelConfig
+from ...models.flops import six_n, training_flops
+from ...models.ladder import shape_for
+from ...train.corpus.store import Corpus, unique_tokens
+from ...train.curve import CURVE_POSITIONS, curve_steps
+from ...train.schedule import Cosine, Schedule
+from ...train.settings import OptimizerSettings, beta2_for, peak_lr
+from ...train.spec import RunSpec
+from ..spec import SpecError, SweepSpec
 
 WARMUP_SHARE = 0.05  # of the smallest D on the trunk
 FORWARD_SHARE = 0.45  # of a training step's time that evaluation takes for the same tokens: 1/2.2 to 1/2.8 measured

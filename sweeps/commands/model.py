@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from .corpus_cli import Corpora, console
+from .corpus import Corpora, console
 
 if TYPE_CHECKING:  # torch and pydantic take a second to import; `sixnd --help` takes none
-    from ..train.corpus.store import Corpus
-    from ..train.record import RunRecord
-    from ..train.spec import RunSpec
-    from .spec import SweepSpec
+    from ...train.corpus.store import Corpus
+    from ...train.record import RunRecord
+    from ...train.spec import RunSpec
+    from ..spec import SweepSpec
 
 CHECKPOINTS = "checkpoints"
 
@@ -54,9 +54,9 @@ def train(
     out
         Folder of the run; runs/NAME by default.
     """
-    from ..train.corpus.build import build_corpus, corpora_root
-    from ..train.trained import RECORD, read_record
-    from .plan import make_plan
+    from ...train.corpus.build import build_corpus, corpora_root
+    from ...train.trained import RECORD, read_record
+    from ..planning.plan import make_plan
 
     sweep = single_run(overrides, tokens, params, shape, corpus, lr, seed)
     _become_a_worker()
@@ -98,8 +98,8 @@ def sample(
     """
     import torch
 
-    from ..train.sample import Sampling, sample_text
-    from ..train.trained import load_trained
+    from ...train.sample import Sampling, sample_text
+    from ...train.trained import load_trained
 
     torch.set_num_threads(
         1
@@ -120,8 +120,8 @@ def export(run: Path, *, to: Path) -> None:
     to
         The folder to write; it must not exist.
     """
-    from ..train.export import export as write
-    from ..train.trained import load_trained
+    from ...train.export import export as write
+    from ...train.trained import load_trained
 
     write(load_trained(run), to)
     size = sum(file.stat().st_size for file in to.iterdir())
@@ -136,9 +136,9 @@ def single_run(
     Raises:
         SpecError: one line for each thing that is wrong.
     """
-    from ..train.corpus.spec import TABLES
-    from .spec import SpecError, SweepSpec, TrainSettings, count_option, load_corpus
-    from .toml import merge, validate
+    from ...train.corpus.spec import TABLES
+    from ..spec import SpecError, SweepSpec, TrainSettings, count_option, load_corpus
+    from ..toml import merge, validate
 
     if (params is None) == (shape is None):
         raise SpecError("train: give either --params, such as 442k, or --shape depth,width, such as 4,96")
@@ -163,7 +163,7 @@ def single_run(
 
 def run_name(spec: RunSpec) -> str:
     """443k-4M-seed0: non-embedding N, D and seed."""
-    from .show import short
+    from ..show import short
 
     return f"{short(spec.model.n_non_embedding)}-{short(spec.tokens)}-seed{spec.seed}"
 
@@ -172,8 +172,8 @@ def _train(spec: RunSpec, corpus: Corpus, root: Path, folder: Path) -> RunRecord
     """Trains the run in `folder`, where its checkpoints lie until it is finished."""
     import shutil
 
-    from ..train.loop import train as train_run
-    from ..train.trained import WEIGHTS, write_run
+    from ...train.loop import train as train_run
+    from ...train.trained import WEIGHTS, write_run
 
     folder.mkdir(parents=True, exist_ok=True)
     record = train_run(spec, corpora=root, checkpoints=folder / CHECKPOINTS, weights=folder / WEIGHTS, say=_say)
@@ -184,12 +184,12 @@ def _train(spec: RunSpec, corpus: Corpus, root: Path, folder: Path) -> RunRecord
 
 def _conclude(record: RunRecord, spec: RunSpec, folder: Path) -> None:
     """Loss, bits per byte, speed, MFU, and where the run lies."""
-    from ..train.device import pick_device
-    from ..train.loop import DTYPES
-    from ..train.peak import gemm_peak, mfu
-    from ..train.trained import loss_in_words
-    from .session import Failed
-    from .show import where_is
+    from ...train.device import pick_device
+    from ...train.loop import DTYPES
+    from ...train.peak import gemm_peak, mfu
+    from ...train.trained import loss_in_words
+    from ..session import Failed
+    from ..show import where_is
 
     if record.state != "done":
         raise Failed(
@@ -209,9 +209,9 @@ def _conclude(record: RunRecord, spec: RunSpec, folder: Path) -> None:
 
 def _refuse_other_contents(folder: Path, spec: RunSpec) -> None:
     """Raises SpecError where `folder` holds another run, or anything that no run wrote."""
-    from ..train.corpus.manifest import TOKENIZER
-    from ..train.trained import RECEIPT, RECORD, WEIGHTS, read_record
-    from .spec import SpecError
+    from ...train.corpus.manifest import TOKENIZER
+    from ...train.trained import RECEIPT, RECORD, WEIGHTS, read_record
+    from ..spec import SpecError
 
     if (folder / RECORD).is_file() and (held := read_record(folder)).key != spec.key:
         raise SpecError(
@@ -235,7 +235,7 @@ def _what(spec: RunSpec) -> str:
 
 def _become_a_worker() -> None:
     """Starts this process anew with a sweep worker's environment, which counts only where it is there from the start."""
-    from ..train.device import worker_environment
+    from ...train.machine import worker_environment
 
     wanted = worker_environment()
     if any(os.environ.get(name) != value for name, value in wanted.items()):

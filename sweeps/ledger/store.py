@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..train.record import RunRecord
+from ...train.record import RunRecord
 
 FILE = "ledger.sqlite"
 SCHEMA_VERSION = 2

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from .corpus_cli import console
+from .corpus import console
 
 models_app = App(name="models", help="Shapes of models.", help_format="markdown")
 
@@ -34,11 +34,11 @@ def ladder(
     context
         Tokens a model sees at once; only C_exact depends on it.
     """
-    from ..models.config import ModelConfig
-    from ..models.flops import six_n, training_flops
-    from ..models.ladder import rungs, shape_for
-    from .show import short, table_of
-    from .spec import SpecError, count_option
+    from ...models.config import ModelConfig
+    from ...models.flops import six_n, training_flops
+    from ...models.ladder import rungs, shape_for
+    from ..show import short, table_of
+    from ..spec import SpecError, count_option
 
     if vocab < 2 or context < 8:
         raise SpecError(f"--vocab {vocab} --context {context}: at least 2 and 8")

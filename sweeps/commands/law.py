@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from .corpus_cli import Corpora, console
+from .corpus import Corpora, console
 from .options import PLAIN, Columns, JsonOut, LawName, output
 
 
@@ -37,9 +37,9 @@ def fit(
     seed
         Of the resamples.
     """
-    from ..analysis.fit import fit as fit_law
-    from ..analysis.tables.table import read_table
-    from .tables import print_fit
+    from ...analysis.fit import fit as fit_law
+    from ...analysis.tables.table import read_table
+    from ..tables import print_fit
 
     runs = read_table(table, **asdict(columns))
     fitted = fit_law(runs, law, loss=loss, delta=delta, bootstrap=bootstrap, seed=seed)
@@ -84,10 +84,10 @@ def predict(
     flops
         C = 6ND, for the compute-optimal N and D.
     """
-    from ..analysis.predict import load_fit, predict_at, predict_at_flops, predict_rows
-    from ..analysis.tables.points import read_points
+    from ...analysis.predict import load_fit, predict_at, predict_at_flops, predict_rows
+    from ...analysis.tables.points import read_points
+    from ..spec import SpecError, count_option
     from .law_tables import print_answer, print_predictions
-    from .spec import SpecError, count_option
 
     if [table is not None, flops is not None, params is not None or tokens is not None].count(True) != 1 or (
         flops is None and table is None and (params is None or tokens is None)
@@ -122,9 +122,9 @@ def compare(table: Path, *, seed: int = 0, columns: Columns = PLAIN, json_out: J
     seed
         Of the resamples.
     """
-    from ..analysis.fit import fit as fit_law
-    from ..analysis.study import comparison, stack_weights
-    from ..analysis.tables.table import read_table
+    from ...analysis.fit import fit as fit_law
+    from ...analysis.study import comparison, stack_weights
+    from ...analysis.tables.table import read_table
     from .law_tables import print_comparison
 
     fitted = fit_law(read_table(table, **asdict(columns)), bootstrap=0, seed=seed)
@@ -162,10 +162,10 @@ def profile(
     delta
         Where Huber's loss turns from square to linear.
     """
-    from ..analysis.budgets.budget import flops_of
-    from ..analysis.fit import fit as fit_law
-    from ..analysis.plain import plain_fields
-    from ..analysis.tables.table import read_table
+    from ...analysis.budgets.budget import flops_of
+    from ...analysis.fit import fit as fit_law
+    from ...analysis.plain import plain_fields
+    from ...analysis.tables.table import read_table
     from .law_tables import print_profile
 
     fitted = fit_law(read_table(table, **asdict(columns)), law, loss=loss, delta=delta, bootstrap=0)
@@ -187,7 +187,7 @@ def report(folder: Path, *, corpora: Corpora = None, bootstrap: int = 1000) -> N
     bootstrap
         Resamples for the intervals.
     """
-    from .results import analyse
-    from .session import conclude
+    from ..results import analyse
+    from ..session import conclude
 
     conclude(folder, analyse(folder, corpora, bootstrap), console)

@@ -31,9 +31,9 @@ def build(spec: str = "demo", *overrides: str, corpora: Corpora = None, processe
     processes
         Worker processes; one a core by default. The corpus does not depend on it.
     """
-    from ..train.corpus.build import build_corpus
-    from .receipt import receipt_tables
-    from .spec import SpecError, load_corpus
+    from ...train.corpus.build import build_corpus
+    from ..receipt import receipt_tables
+    from ..spec import SpecError, load_corpus
 
     if processes is not None and processes < 1:
         raise SpecError(f"--processes {processes}: at least 1")
@@ -60,9 +60,9 @@ def inspect(
     examples
         Show the beginnings of documents that the steps dropped.
     """
-    from ..train.corpus.find import find_corpus
-    from ..train.corpus.store import damaged_files
-    from .receipt import receipt_tables
+    from ...train.corpus.find import find_corpus
+    from ...train.corpus.store import damaged_files
+    from ..receipt import receipt_tables
 
     opened = find_corpus(corpus, corpora)
     for part in receipt_tables(opened, context):
@@ -74,7 +74,7 @@ def inspect(
                     beginning = " ".join(example.beginning.split())
                     console.print(f"\n{source.name} {example.id}: {example.reason}\n  {beginning}", markup=False)
     if verify:
-        from .session import Failed
+        from ..session import Failed
 
         if damaged := list(damaged_files(opened)):
             raise Failed(f"{opened.path}: sha256 differs from the manifest: {', '.join(damaged)}")
@@ -113,9 +113,9 @@ def sample(
     """
     import numpy as np
 
-    from ..train.corpus.find import find_corpus
-    from ..train.corpus.text import StoredText
-    from .spec import SpecError
+    from ...train.corpus.find import find_corpus
+    from ...train.corpus.text import StoredText
+    from ..spec import SpecError
 
     opened = find_corpus(corpus, corpora)
     if source is not None and source not in opened.source_names:
@@ -159,12 +159,12 @@ def contamination(
     json_out
         Where the overlap of every item goes.
     """
-    from ..train.corpus.benchmark import read_items
-    from ..train.corpus.contamination import BANDS, band
-    from ..train.corpus.find import find_corpus
-    from ..train.corpus.text import overlap_with
-    from .show import table_of, write_json
-    from .spec import SpecError
+    from ...train.corpus.benchmark import read_items
+    from ...train.corpus.contamination import BANDS, band
+    from ...train.corpus.find import find_corpus
+    from ...train.corpus.text import overlap_with
+    from ..show import table_of, write_json
+    from ..spec import SpecError
 
     if ngram < 2:
         raise SpecError(f"--ngram {ngram}: at least 2")

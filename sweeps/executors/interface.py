@@ -1,0 +1,64 @@
+"""What the driver asks of whatever trains its runs: slots that take one job each, and the outcomes that come back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ...train.record import RunRecord
+from ...train.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Places:
+    """Folders that a worker reads and writes."""
+
+    corpora: Path
+    checkpoints: Path
+    live: Path  # progress of running jobs, and the request to stop
+    documents: Path  # losses of the held-out documents
+
+
+class Job(BaseModel):
+    """What one slot trains at once: one run, or several of one shape and D as one stacked program."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    specs: tuple[RunSpec, ...] = Field(min_length=1)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(spec.key for spec in self.specs)
+
+
+class Outcome(BaseModel):
+    """How a job ended: with the record of every run, or with an error, or stopped because it was asked to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    records: tuple[RunRecord, ...] = ()
+    error: str | None = None
+    try_again: bool = False  # the worker was lost, not the run: another try may do
+    stopped: bool = False  # as asked, with a checkpoint of where it stood
+
+
+class Executor(Protocol):
+    """Trains jobs somewhere. The driver alone decides what is tried again."""
+
+    def idle_slots(self) -> list[int]:
+        """Slots that take a job now; they may come and go as nodes do."""
+
+    def submit(self, slot: int, job: Job) -> None:
+        """Hands a job to an idle slot."""
+
+    def completed(self, timeout: float) -> list[tuple[int, Outcome]]:
+        """(slot, outcome) of the jobs that ended, after at most `timeout` seconds."""
+
+    def ask_to_stop(self) -> None:
+        """Asks every running job to finish its step, save a checkpoint and end as stopped."""
+
+    def cancel(self) -> None:
+        """Ends every worker now; what they had not returned is not done."""

@@ -1,0 +1,53 @@
+"""This machine without torch: its processor, its compiler, and the environment of its workers."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+
+def cpu_name() -> str:
+    """The processor's own name."""
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def has_compiler() -> bool:
+    """Whether torch.compile finds the C++ compiler that it needs for CPU code."""
+    named = os.environ.get("CXX")
+    return any(shutil.which(name) for name in ([named] if named else ["g++", "clang++", "c++"]))
+
+
+def compiler_version() -> int:
+    """Major version of the C++ compiler, 0 where it does not say."""
+    asked = subprocess.run([os.environ.get("CXX", "g++"), "-dumpversion"], capture_output=True, text=True, check=False)
+    major = asked.stdout.strip().split(".")[0]
+    return int(major) if major.isdigit() else 0
+
+
+def worker_environment() -> dict[str, str]:
+    """Environment of a worker that keeps to one core; must be set before its process starts.
+
+    The allocator's settings (glibc only) keep freed activations instead of returning them to the system at every step,
+    which cost a quarter of the speed in page faults (LOG.md).
+    """
+    one_thread = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"]
+    keep_memory = {
+        "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the largest that glibc takes
+        "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
+        "MALLOC_TOP_PAD_": str(64 << 20),
+    }
+    return dict.fromkeys(one_thread, "1") | keep_memory
