@@ -45,18 +45,21 @@ def _shapes() -> list[tuple[int, int, int]]:
     return shapes
 
 
-def shape_for(n_non_embedding: int) -> tuple[int, int]:
-    """(n_layers, d_model) whose non-embedding parameters come nearest to the target in log N, for a usual ratio.
+def shape_for(target: int, vocab_size: int = 0) -> tuple[int, int]:
+    """(n_layers, d_model) whose parameters come nearest to the target in log N, for a usual ratio.
+
+    Non-embedding parameters, or with a `vocab_size` all of them, its (tied) embedding included.
 
     Raises:
         ValueError: the target lies outside the ladder (20k to 10B).
     """
-    if not SMALLEST <= n_non_embedding <= LARGEST:
-        raise ValueError(f"N = {n_non_embedding:,} non-embedding parameters is outside the ladder: 20k to 10B")
+    if not SMALLEST <= target <= LARGEST:
+        counted = "parameters" if vocab_size else "non-embedding parameters"
+        raise ValueError(f"N = {target:,} {counted} is outside the ladder: 20k to 10B")
 
     def badness(shape: tuple[int, int, int]) -> float:
         n, n_layers, d_model = shape
-        off = abs(math.log(n / n_non_embedding))
+        off = abs(math.log((n + vocab_size * d_model) / target))
         return off + PROPORTION_WEIGHT * abs(math.log(d_model / n_layers / usual_ratio(d_model)))
 
     _, n_layers, d_model = min(_shapes(), key=badness)

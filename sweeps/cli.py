@@ -13,8 +13,12 @@ from .commands.budget import frontier, next_runs
 from .commands.corpus import corpus_app
 from .commands.ladder import models_app
 from .commands.law import compare, fit, predict, profile, report
+from .commands.ledger import ledger_app
 from .commands.model import export, sample, train
-from .commands.sweep import demo, plan, run, status
+from .commands.slurm import slurm
+from .commands.status import status
+from .commands.sweep import demo, plan, run
+from .commands.tune import tune
 
 app = App(
     name="sixnd",
@@ -24,8 +28,25 @@ app = App(
     exit_on_error=False,
 )
 app.command(corpus_app)
+app.command(ledger_app)
 app.command(models_app)
-for command in (plan, run, demo, status, train, sample, export, fit, predict, compare, profile, frontier, report):
+for command in (
+    plan,
+    run,
+    tune,
+    demo,
+    status,
+    slurm,
+    train,
+    sample,
+    export,
+    fit,
+    predict,
+    compare,
+    profile,
+    frontier,
+    report,
+):
     app.command(command)
 app.command(next_runs, name="next")
 

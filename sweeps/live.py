@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -30,12 +31,30 @@ class LiveFile:
 
 
 def read_live(folder: Path) -> dict[str, Progress]:
-    """Progress by key of the runs that wrote within the last minute."""
-    live = {}
-    for path in folder.glob("*.json"):
+    """Progress by key of the runs that wrote within the last minute.
+
+    A file is judged against the time that the filesystem gives a file written now, so that neither this machine's
+    clock nor one that was set back makes a running run look stopped, or a stopped one running for ever.
+    """
+    live: dict[str, Progress] = {}
+    if not (paths := list(folder.glob("*.json"))):
+        return live
+    now = _filesystem_time(folder)
+    for path in paths:
         try:
-            if time.time() - path.stat().st_mtime < STALE_AFTER_S:
+            if abs(now - path.stat().st_mtime) < STALE_AFTER_S:
                 live[path.stem] = Progress(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
             continue  # replaced or removed while we looked
     return live
+
+
+def _filesystem_time(folder: Path) -> float:
+    probe = folder / f".now.{os.getpid()}"
+    try:
+        probe.touch()
+        written = probe.stat().st_mtime
+        probe.unlink()
+    except OSError:  # a folder that is only read
+        return time.time()
+    return written

@@ -19,12 +19,12 @@ def source_rows(manifest: Manifest) -> Rows:
     """One row for each source and side: what is stored."""
     rows: Rows = []
     for source in manifest.sources:
-        for side, count in (("train", source.train), ("test", source.test)):
+        for side, count in source.sides.items():
             rows.append(
                 {"source": source.name, "version": source.version[:12], "licence": source.licence, "side": side}
             )
             rows[-1] |= {"documents": count.documents, "bytes": count.bytes, "tokens": count.tokens}
-    for side, count in (("train", manifest.train), ("test", manifest.test)):
+    for side, count in manifest.sides.items():
         rows.append({"source": "all", "version": "", "licence": "", "side": side})
         rows[-1] |= {"documents": count.documents, "bytes": count.bytes, "tokens": count.tokens}
     return rows
@@ -105,6 +105,7 @@ def receipt_facts(manifest: Manifest) -> dict[str, object]:
         "bytes per token": manifest.bytes_per_token,
         "training tokens": manifest.train.tokens,
         "held-out tokens": manifest.test.tokens,
+        "tokens held out for tuning": manifest.validation.tokens if manifest.validation else 0,
         "versions": manifest.versions,
         "sources": source_rows(manifest),
         "steps": step_rows(manifest),

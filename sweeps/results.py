@@ -1,7 +1,12 @@
-"""What a sweep folder yields: the export, the fitted law and the report, all from its ledger."""
+"""What a sweep folder yields: the export, the fitted law and the report, all from its ledger.
+
+`python -m sixnd.sweeps.results OUT CORPORA N_RUNS` writes the report of a sweep that is still running.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +19,8 @@ from ..analysis.tables.table import RunTable, TableError, read_table
 from ..train.corpus.build import open_corpus
 from ..train.corpus.spec import CorpusError
 from ..train.device import environment
+from .ledger.export import export
+from .ledger.schema import FINAL
 from .ledger.store import open_ledger
 from .receipt import receipt_facts
 from .show import write_json
@@ -29,8 +36,12 @@ class Results:
     report: Path | None  # None while no run has finished
 
 
+LIVE_BOOTSTRAP = 200  # resamples of a report whose sweep is still running
+TUNING_PAGE = "tuning/report.html"
+
+
 def analyse(out: Path, corpora: Path | None, bootstrap: int = 1000) -> Results:
-    """Writes runs.jsonl, fit.json and report.html from the ledger in `out`, each in one step.
+    """Writes runs.jsonl, runs.parquet, fit.json and report.html from the ledger in `out`, each in one step.
 
     A ledger with too few finished runs for a law still gets its export and a report that says so; an older fit.json
     is removed then, because it would no longer be about these runs.
@@ -40,16 +51,12 @@ def analyse(out: Path, corpora: Path | None, bootstrap: int = 1000) -> Results:
     """
     ledger = open_ledger(out)
     try:
-        ledger.export_jsonl(out / "runs.jsonl")
+        for name in ("runs.jsonl", "runs.parquet"):
+            export(ledger, out / name)
         runs = pd.DataFrame(ledger.rows())
     finally:
         ledger.close()
-    table, fitted, why = None, None, None
-    try:
-        table = read_table(out)
-        fitted = fit(table, bootstrap=bootstrap)
-    except (FitError, TableError) as error:
-        why = str(error)
+    table, fitted, why = _law(out, bootstrap)
     if fitted is not None:
         write_json(out / "fit.json", fitted.to_json())
     else:
@@ -65,8 +72,45 @@ def analyse(out: Path, corpora: Path | None, bootstrap: int = 1000) -> Results:
             environment=_environment(runs),
             runs=runs,
             study=None if fitted is None else study(table, fitted),
+            pages=_pages(out),
         )
     return Results(table, fitted, why, report)
+
+
+def analyse_running(out: Path, corpora: Path, n_runs: int) -> None:
+    """Writes report.html of a sweep that still runs: no study, few resamples, and a page that reloads itself."""
+    ledger = open_ledger(out)
+    try:
+        runs = pd.DataFrame(ledger.rows())
+    finally:
+        ledger.close()
+    table, fitted, _ = _law(out, LIVE_BOOTSTRAP)
+    if table is not None:
+        write_report(
+            out / "report.html",
+            title=f"Scaling law of {out.name}",
+            table=table,
+            fit=fitted,
+            manifest=_manifest(runs, corpora),
+            environment=_environment(runs),
+            runs=runs,
+            in_progress=f"{int(runs['state'].isin(FINAL).sum())} of {n_runs} runs",
+            pages=_pages(out),
+        )
+
+
+def _law(out: Path, bootstrap: int) -> tuple[RunTable | None, Fit | None, str | None]:
+    """The table of finished runs and its fit, or why there is none."""
+    table = None
+    try:
+        table = read_table(out)
+        return table, fit(table, bootstrap=bootstrap), None
+    except (FitError, TableError) as error:
+        return table, None, str(error)
+
+
+def _pages(out: Path) -> dict[str, str]:
+    return {"How learning rate and batch were tuned": TUNING_PAGE} if (out / TUNING_PAGE).exists() else {}
 
 
 def _manifest(runs: pd.DataFrame, corpora: Path | None) -> dict[str, object] | None:
@@ -85,3 +129,8 @@ def _environment(runs: pd.DataFrame) -> dict[str, str]:
         "with torch": ", ".join(sorted(runs["torch_version"].dropna().unique())),
     }
     return trained | {f"report: {name}": value for name, value in environment().items()}
+
+
+if __name__ == "__main__":
+    os.nice(19)  # the workers come first
+    analyse_running(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -2,93 +2,195 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
+from ..models.config import ModelConfig
 from ..train.corpus.build import build_corpus, corpora_root
-from ..train.corpus.contamination import CLEAN_BELOW
 from ..train.corpus.store import Corpus
-from ..train.device import usual_slots
-from ..train.machine import has_compiler
-from ..train.probe import probe_tokens_per_s
+from ..train.machine import has_compiler, usable_cores
+from ..train.memory import training_bytes
+from ..train.speed import Probed, probed, speeds_of
+from .conclusion import conclude
 from .driver import elapsed, refuse_other_settings, run_sweep
-from .executors.local import LocalExecutor
-from .ledger.store import FILE, open_ledger
+from .executors.interface import Executor, Places
+from .ledger.store import FILE, Ledger, open_ledger
+from .planning.forecast import forecast
+from .planning.packing import Packing, packing
 from .planning.plan import Plan, make_plan
-from .results import Results, analyse
-from .show import seconds_in_words, short, where_is
-from .spec import SweepSpec, load_sweep
-from .tables import loss_grid, plan_table, print_fit
+from .planning.shrink import Purse, shrink
+from .planning.table import Costed, left_out, plan_document, plan_lines, plan_table, worth_lines
+from .planning.worth import Guess, Worth, guess_of, in_own_process, worth_of
+from .show import where_is
+from .spec import SpecError, SweepSpec, load_sweep, parse_budget
+from .tuning.run import Tuning, rule_of
 
-COMPILE_S = 12.0  # first compilation of one width on one core; cached on disk afterwards
-
-
-class Failed(Exception):
-    """Something failed that is not the input's fault; the message says what is safe."""
-
-    exit_code = 1
+if TYPE_CHECKING:  # they import pandas and scipy, which a driver has no need of while it trains
+    pass
 
 
 @dataclass(frozen=True)
 class Session:
-    """A sweep that is ready to be shown or trained."""
+    """A sweep that is ready to be shown or trained: `plan` is what its budget leaves of `grid`."""
 
     sweep: SweepSpec
     corpus: Corpus
+    grid: Plan
     plan: Plan
     out: Path
     corpora: Path
-    n_slots: int
     finished: frozenset[str]
-    seconds: dict[str, float]  # by key, of each run that is not finished
+    costed: Costed
+    device: str
+    guess: Guess
+    packing: Packing
 
-    def table(self) -> Table:
-        return plan_table(self.plan, self.seconds, self.finished)
+    def show(self, console: Console) -> None:
+        """The table, what it costs, and what a budget left out."""
+        console.print(plan_table(self.costed))
+        for line in [*plan_lines(self.costed, self.device), *left_out(self.grid, self.plan)]:
+            console.print(line, markup=False)
 
-    def forecast(self) -> str:
-        """The whole sweep in two lines."""
-        flops = sum(6 * run.model.n_total * run.tokens for run in self.plan.runs)
-        widths = len({(run.model.d_model, run.model.n_heads) for run in self.plan.runs if run.key not in self.finished})
-        compilation = COMPILE_S * widths if has_compiler() else 0.0
-        longest_trunk = max(
-            (sum(self.seconds.get(run.key, 0.0) for run in trunk.runs) for trunk in self.plan.trunks), default=0.0
-        )
-        expected = max((sum(self.seconds.values()) + compilation) / self.n_slots, longest_trunk)
-        todo = len(self.seconds)
-        return (
-            f"{len(self.plan.runs)} runs in {len(self.plan.trunks)} trunks, {todo} to train; {flops:.2e} FLOPs as 6ND;"
-            f" shared trunks save {self.plan.trunk_saving:.2f}x of the tokens\n"
-            f"expected {seconds_in_words(expected)} on {self.n_slots} workers of one thread"
-            f" (speed probed on this machine{f', with {compilation:.0f} CPU-seconds of compilation' if todo else ''})"
+    def worth(self) -> tuple[Worth | None, Worth | None]:
+        """Expected errors with the plan, and with the whole grid where a budget cut it."""
+        worth = in_own_process(worth_of, self.plan, self.guess)
+        whole = len(self.plan.runs) == len(self.grid.runs)
+        return worth, None if whole else in_own_process(worth_of, self.grid, self.guess)
+
+    def show_worth(self, console: Console) -> None:
+        worth, before = self.worth()
+        for line in worth_lines(worth, self.guess, before):
+            console.print(line, markup=False)
+
+    def document(self) -> dict[str, Any]:
+        """What `sixnd plan --json` writes."""
+        return {"name": self.sweep.name, "device": self.device} | plan_document(
+            self.costed, self.worth()[0], self.guess
         )
 
 
 def prepare(
-    spec: str, overrides: tuple[str, ...], out: Path | None, corpora: Path | None, say: Callable[[str], None]
+    spec: str,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    corpora: Path | None,
+    say: Callable[[str], None],
+    *,
+    budget: str | None = None,
+    fit: str | None = None,
+    noise: float | None = None,
 ) -> Session:
     """Everything up to training; builds the corpus where it is not built yet.
+
+    Args:
+        budget: '2h', '90m' or '1e18', in place of the spec's.
+        fit: a fit.json whose law and noise the grid is judged under.
+        noise: standard deviation of log L between equal runs, in place of the fit's.
 
     Raises:
         SpecError, CorpusError, LedgerError: one line for each thing that is wrong.
     """
     sweep = load_sweep(spec, overrides)
+    if budget is not None:
+        sweep = sweep.model_copy(update={"budget": parse_budget(budget)})
+    guess = guess_of(None, noise) if fit is None else in_own_process(guess_of, fit, noise)
     folder, root = out or Path("sweeps-out") / sweep.name, corpora_root(corpora)
     corpus = build_corpus(sweep.corpus, root, say)
-    plan = make_plan(sweep, corpus)
+    grid = make_plan(sweep, corpus, rule=rule_of(sweep, folder))
+    past = _Past.of(folder, sweep)
+    plan = grid if past.chosen is None else grid.only(past.chosen)
+    if past.finished.issuperset(key for trunk in plan.trunks for key in trunk.keys):
+        nothing = forecast(plan, {}, 0, compiled=False)
+        costed = Costed(plan, {}, nothing, "cpu", corpus.manifest.test.documents)
+        pack = Packing(sweep.workers or usable_cores())
+        return Session(sweep, corpus, grid, plan, folder, root, past.finished, costed, "", guess, pack)
+    device = probed({run.model for run in grid.runs}, sweep.train.batch_tokens, sweep.workers)
+    speeds = _speeds(grid, past, device)
+    if past.chosen is None and (sweep.budget.hours or sweep.budget.flops):
+        purse = Purse(sweep.budget, speeds, device.slots, device.compiled)
+        plan = grid.only(in_own_process(shrink, sweep.name, grid, purse, guess))
+    refuse_too_large(sweep, plan, device)
+    seconds = plan.seconds(speeds, past.finished)
+    expected = forecast(plan, seconds, device.slots, device.compiled)
+    costed = Costed(plan, seconds, expected, device.kind, corpus.manifest.test.documents)
+    pack = packing(device, {run.model for run in plan.runs}, sweep.train.batch_tokens, sweep.workers)
+    return Session(sweep, corpus, grid, plan, folder, root, past.finished, costed, device.device, guess, pack)
+
+
+@dataclass(frozen=True)
+class _Past:
+    """What the sweep's folder knows already: finished runs, speeds by device and shape, and the cells once chosen."""
+
     finished: frozenset[str] = frozenset()
-    if (folder / FILE).is_file():
+    tokens_per_s: Mapping[tuple[str, int, int], float] = field(default_factory=dict)
+    chosen: frozenset[str] | None = None
+
+    @classmethod
+    def of(cls, folder: Path, sweep: SweepSpec) -> _Past:
+        if not (folder / FILE).is_file():
+            return cls()
         ledger = open_ledger(folder)
-        finished = ledger.finished_keys()
-        ledger.close()
-    unfinished = {run.model for run in plan.runs if run.key not in finished}
-    seconds = plan.seconds(probe_tokens_per_s(unfinished, sweep.train.batch_tokens), finished)
-    return Session(sweep, corpus, plan, folder, root, sweep.workers or usual_slots(), finished, seconds)
+        try:
+            chosen = ledger.meta(_choice(sweep))
+            speeds: dict[tuple[str, int, int], list[float]] = {}
+            for row in ledger.rows():
+                if row["state"] == "done" and row["tokens_per_s"]:
+                    speeds.setdefault((row["device"], row["n_layers"], row["d_model"]), []).append(row["tokens_per_s"])
+            return cls(
+                ledger.finished_keys(),
+                {shape: median(values) for shape, values in speeds.items()},
+                None if chosen is None else frozenset(json.loads(chosen)),
+            )
+        finally:
+            ledger.close()
+
+
+def _choice(sweep: SweepSpec) -> str:
+    """Under which name a ledger keeps the cells that a budget left: another grid or budget chooses anew."""
+    asked = json.dumps([sweep.grid(), sweep.budget.model_dump(mode="json")], sort_keys=True)
+    return f"cells {hashlib.sha256(asked.encode()).hexdigest()[:16]}"
+
+
+def _speeds(plan: Plan, past: _Past, device: Probed) -> dict[ModelConfig, float]:
+    """Tokens/s of each model: from the sweep's own runs on this device where it has any, else from the probe."""
+    models = {run.model for run in plan.runs}
+    by_shape = {(model.n_layers, model.d_model): model for model in models}
+    measured = {
+        by_shape[n_layers, d_model]: speed
+        for (name, n_layers, d_model), speed in past.tokens_per_s.items()
+        if name == device.device and (n_layers, d_model) in by_shape
+    }
+    return speeds_of(models, measured or device.speeds)
+
+
+def refuse_too_large(sweep: SweepSpec, plan: Plan, device: Probed) -> None:
+    """Raises SpecError, a line for each model that does not fit the device, or where those that run at once do not."""
+    models = {run.model for run in plan.runs}
+    needs = {model: training_bytes(model, sweep.train.batch_tokens, device.kind) for model in models}
+    problems = [
+        f"{sweep.name}: {'isoflop' if sweep.isoflop else 'shapes or params'}: N = {model.n_total:,} needs {need / 1e9:.1f} GB,"
+        f" and {device.device} has {device.memory_bytes / 1e9:.1f} GB"
+        for model, need in sorted(needs.items(), key=lambda item: item[1])
+        if need > device.memory_bytes
+    ]
+    at_once = sorted((needs[trunk.runs[0].model] for trunk in plan.trunks), reverse=True)[: device.slots]
+    if device.kind == "cpu" and not problems and sum(at_once) > device.memory_bytes:
+        fit = next(n for n in range(len(at_once), 0, -1) if sum(at_once[:n]) <= device.memory_bytes)
+        problems.append(
+            f"{sweep.name}: workers = {device.slots}: the largest runs together need {sum(at_once) / 1e9:.1f} GB, and the machine"
+            f" has {device.memory_bytes / 1e9:.1f} GB: give workers = {fit}"
+        )
+    if problems:
+        raise SpecError("\n".join(problems))
 
 
 def train_and_report(session: Session, bootstrap: int, console: Console) -> None:
@@ -99,61 +201,63 @@ def train_and_report(session: Session, bootstrap: int, console: Console) -> None
         SpecError: the folder belongs to another sweep or another driver.
     """
     start = time.perf_counter()
+    seconds = session.costed.seconds
     if (session.out / FILE).is_file():
         ledger = open_ledger(session.out)
-        refuse_other_settings(ledger, session.sweep, session.out)
-        ledger.close()
-    if session.seconds:
-        console.print(session.table())
+        try:
+            refuse_other_settings(ledger, session.sweep, session.out, session.plan.rule)
+        finally:
+            ledger.close()
+    if seconds:
+        session.show(console)
         if not has_compiler():
             console.print("no C++ compiler found (g++ or clang++): training runs eagerly, at about half the speed")
-    console.print(
-        session.forecast()
-        if session.seconds
-        else f"all {len(session.plan.runs)} runs are in {where_is(session.out / FILE)}: nothing to train"
-    )
-    if others := len(session.finished - {run.key for run in session.plan.runs}):
+    else:
+        console.print(f"all {len(session.plan.runs)} runs are in {where_is(session.out / FILE)}: nothing to train")
+    if others := len(session.finished - {key for trunk in session.plan.trunks for key in trunk.keys}):
         console.print(
             f"{others} finished runs of this ledger are not in the plan; they stay, and the law is fitted to them too"
         )
-    open_executor = partial(LocalExecutor, session.n_slots)
-    run_sweep(session.sweep, session.plan, session.out, session.corpora, open_executor, session.seconds)
-    if session.seconds:
+    if session.plan is not session.grid:
+        _keep_choice(session)
+    hours = session.sweep.budget.hours
+    run_sweep(session.sweep, session.plan, session.out, session.corpora, executor_of(session), seconds, hours)
+    if seconds:
         console.print(f"trained in {elapsed(start)}")
+    from .results import analyse
+
     conclude(session.out, analyse(session.out, session.corpora, bootstrap), console)
 
 
-def conclude(out: Path, results: Results, console: Console) -> None:
-    """The last lines of a run: losses, law, and where everything is."""
-    ledger = open_ledger(out)
-    rows = ledger.rows()
-    ledger.close()
-    grid, falls = loss_grid(rows)
-    console.print("\ntest loss, nats per token")
-    console.print(grid)
-    console.print(f"losses fall along every row and column: {'yes' if falls else 'NO'}")
-    if contaminated := [row for row in rows if row["test_loss_dirty"] is not None]:
-        best = min(contaminated, key=lambda row: row["test_loss"])
-        console.print(
-            f"held-out text that shares {CLEAN_BELOW:.0%} or more of its words with the training text, in n-grams:"
-            f" {best['test_loss_dirty']:.3f}; the rest: {best['test_loss_clean']:.3f} (N {short(best['N_total'])}, D {short(best['D'])})"
-        )
-    console.print()
-    if results.fit is not None:
-        print_fit(console, results.fit)
-        rms = float((results.fit.residuals**2).mean() ** 0.5)
-        p = results.fit.params
-        console.print(
-            f"\nL(N, D) = {p['A']:.3g}/N^{p['alpha']:.3f} + {p['B']:.3g}/D^{p['beta']:.3f} + {p['E']:.3f}   ({results.fit.n_runs} runs, residual RMS {rms:.2%} in log loss)"
-        )
-    else:
-        console.print(f"no law: {results.why_no_fit}", markup=False)
-    bad = [row for row in rows if row["state"] in ("failed", "diverged")]
-    for row in bad:
-        console.print(f"{row['state']}: N {row['N_total']:,} D {row['D']:,}: {row['error']}", markup=False)
-    if results.report is not None:
-        console.print(f"report: {where_is(results.report)}")
-    if failed := sum(row["state"] == "failed" for row in rows):
-        raise Failed(
-            f"{failed} of {len(rows)} runs failed; the others are safe in {where_is(out / FILE)}, and the same command tries again"
-        )
+def _keep_choice(session: Session) -> None:
+    """So that the same command goes on with the same cells, whatever the next probe measures."""
+    ledger = Ledger(session.out / FILE)
+    try:
+        ledger.set_meta(_choice(session.sweep), json.dumps(sorted(run.key for run in session.plan.runs)))
+    finally:
+        ledger.close()
+
+
+def executor_of(session: Session) -> Callable[[Places], Executor]:
+    """What trains the session's runs, as its spec says."""
+    if session.sweep.executor == "local":
+        from .executors.local import LocalExecutor
+
+        return partial(LocalExecutor, session.packing.slots, most_stacked=session.packing.most_stacked)
+    from .executors.ray import RayExecutor
+
+    return partial(RayExecutor, **session.sweep.ray.model_dump())
+
+
+def tuning_of(session: Session) -> Tuning:
+    """The session's ladder.
+
+    Raises:
+        SpecError: there is nothing to tune, or nothing to tune on.
+    """
+    sweep = session.sweep
+
+    def speeds(models: set[ModelConfig], batch_tokens: int) -> dict[ModelConfig, float]:
+        return speeds_of(models, probed(models, batch_tokens, sweep.workers).speeds) if models else {}
+
+    return Tuning.of(sweep, make_plan(sweep, session.corpus), session.corpus, session.out, session.corpora, speeds)

@@ -1,4 +1,4 @@
-"""Tables for the terminal: the plan before, the runs during and after, the law."""
+"""Tables for the terminal: the runs during and after, the law."""
 
 from __future__ import annotations
 
@@ -10,49 +10,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from ..analysis.fit import Fit
-from ..analysis.summary import certificate, estimates
-from ..models.flops import six_n, training_flops
 from ..train.progress import Progress
-from .show import seconds_in_words, short
+from .show import short
 
-if TYPE_CHECKING:  # it would import torch, which a table of a fit has no need of
-    from .planning.plan import Plan
-
-
-def plan_table(plan: Plan, seconds: Mapping[str, float], finished: frozenset[str]) -> Table:
-    """One row a run: what it is, what it costs, and how long it should take on one worker."""
-    table = Table(
-        "layers x width",
-        "N",
-        "N no emb.",
-        "D",
-        "seed",
-        "D/N",
-        "C = 6ND",
-        "C exact",
-        "lr",
-        "time",
-        box=None,
-        pad_edge=False,
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for run in plan.runs:
-        shape = run.model
-        table.add_row(
-            f"{shape.n_layers} x {shape.d_model}",
-            short(shape.n_total),
-            short(shape.n_non_embedding),
-            short(run.tokens),
-            str(run.seed),
-            f"{run.tokens / shape.n_total:.1f}",
-            f"{six_n(shape.n_total) * run.tokens:.2e}",
-            f"{training_flops(shape).total * run.tokens:.2e}",
-            f"{run.optimizer.lr:.2g}",
-            "done" if run.key in finished else seconds_in_words(seconds[run.key]),
-        )
-    return table
+if TYPE_CHECKING:  # it imports scipy, which a table of runs has no need of
+    from ..analysis.fit import Fit
 
 
 def runs_table(rows: Sequence[Mapping[str, Any]], live: Mapping[str, Progress]) -> Table:
@@ -103,6 +65,8 @@ def loss_grid(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, bool]:
 
 def print_fit(console: Console, fit: Fit) -> None:
     """The law with its intervals, what certifies it, the frontier at a few budgets, and every warning."""
+    from ..analysis.summary import certificate, estimates
+
     console.print(fit.model.formula, markup=False)
     table = Table("", "estimate", "95 % interval", box=None, pad_edge=False)
     for row in estimates(fit):

@@ -20,14 +20,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import torch
 
 from ..models.transformer import Transformer
 from .divergence import LossWatch
 from .record import CurvePoint
-from .spec import RunSpec
+from .spec import RunSpec, Stack
 
 FORMAT = 1
 KEPT = 2  # periodic checkpoints of a trunk or a run: the newest, and one to fall back on
@@ -64,12 +64,22 @@ class TrainState:
         self.curve = {step: CurvePoint(*point) for step, point in state["curve"].items()}
 
 
+class State(Protocol):
+    """What a checkpoint holds: of one run, or of a stack of them."""
+
+    step: int
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints that one run may use."""
+    """The checkpoints that one run, or a stack of them, may use."""
 
     root: Path
-    spec: RunSpec
+    spec: RunSpec | Stack
 
     @property
     def trunk(self) -> Path:
@@ -84,7 +94,7 @@ class Checkpoints:
         folder = self.cooldown if step > self.spec.branch_step else self.trunk
         return folder / f"{'branch' if step == self.spec.branch_step else 'periodic'}-{step:09d}.pt"
 
-    def save(self, state: TrainState) -> None:
+    def save(self, state: State) -> None:
         """Writes `state`, then removes the periodic checkpoints beside it that it makes superfluous."""
         path = self.path(state.step)
         write_checkpoint(path, {"key": self._key(path), "state": state.state_dict()})
@@ -94,7 +104,7 @@ class Checkpoints:
             for old in periodic[:-KEPT]:
                 old.unlink()
 
-    def load_newest(self, state: TrainState, say: Callable[[str], None] | None = None) -> None:
+    def load_newest(self, state: State, say: Callable[[str], None] | None = None) -> None:
         """Loads into `state` the newest sound checkpoint of this run; without one, `state` stays as it is.
 
         Each one that is passed over is named in one line, on stderr where `say` is None. What a process that is

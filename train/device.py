@@ -11,9 +11,8 @@ import torch
 
 from ..models.transformer import Transformer
 from .machine import compiler_version, cpu_name, has_compiler, usable_cores
+from .memory import micro_batch_tokens
 
-CPU_MICRO_TOKENS = 2048  # activations of one micro-batch stay in the cache of one core
-CUDA_MICRO_TOKENS = 65_536
 SURE_COMPILER = 12  # this version of g++ and of clang++ knows every instruction set that torch generates code for
 
 
@@ -38,9 +37,7 @@ def device_name(device: torch.device) -> str:
 
 def micro_batch_rows(batch_tokens: int, context: int, device: torch.device) -> int:
     """Rows of one micro-batch: the largest divisor of the batch's rows that fits the device."""
-    rows = batch_tokens // context
-    most = max(1, (CUDA_MICRO_TOKENS if device.type == "cuda" else CPU_MICRO_TOKENS) // context)
-    return max(n for n in range(1, min(rows, most) + 1) if rows % n == 0)
+    return micro_batch_tokens(batch_tokens, context, "cuda" if device.type == "cuda" else "cpu") // context
 
 
 def compile_model(model: Transformer, say: Callable[[str], None]) -> bool:

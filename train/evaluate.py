@@ -1,4 +1,4 @@
-"""Held-out loss, accuracy and exact match: one pass over the test documents, each counted as a whole.
+"""Held-out loss, accuracy and exact match: one pass over the documents of a held-out side, each counted as a whole.
 
 Shape suffixes: W windows, T time (tokens), D d_model, V vocabulary, K lengths of EXACT_MATCH_TOKENS.
 """
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..models.transformer import Head, Transformer
 from .corpus.contamination import CLEAN_BELOW
+from .corpus.manifest import HeldOut
 from .corpus.store import Corpus
 from .curve import CURVE_POSITIONS
 from .record import CurvePoint
@@ -29,39 +30,41 @@ LOGITS_AT_ONCE = 2**24  # 64 MB of fp32: what a micro-batch of a large vocabular
 
 @dataclass(frozen=True)
 class HeldOutWindows:
-    """Every test document cut into windows of `context`, no window shared by two documents."""
+    """Every document of a held-out side cut into windows of `context`, no window shared by two documents."""
 
     inputs_WT: torch.Tensor  # int64; padded with token 0
     targets_WT: torch.Tensor  # int64; IGNORED where padded
     document_W: NDArray[np.int64]
+    side: HeldOut = "test"
 
     @classmethod
-    def of(cls, corpus: Corpus, context: int) -> HeldOutWindows:
-        offsets = corpus.test_documents.offsets.astype(np.int64)
+    def of(cls, corpus: Corpus, context: int, side: HeldOut = "test") -> HeldOutWindows:
+        offsets = corpus.documents_of(side).offsets.astype(np.int64)
         starts, stops, documents = [], [], []
         for document, (first, last) in enumerate(pairwise(offsets.tolist())):
             for start in range(first, last - 1, context):
                 starts.append(start)
                 stops.append(min(start + context, last - 1))
                 documents.append(document)
-        tokens = corpus.test.windows(np.zeros(1, np.int64), len(corpus.test))[0].astype(np.int64)
+        stored = corpus.tokens_of(side)
+        tokens = stored.windows(np.zeros(1, np.int64), len(stored))[0].astype(np.int64)
         position_WT = np.asarray(starts)[:, None] + np.arange(context)
         real_WT = position_WT < np.asarray(stops)[:, None]
         inputs = np.where(real_WT, tokens[np.minimum(position_WT, len(tokens) - 1)], 0)
         targets = np.where(real_WT, tokens[np.minimum(position_WT + 1, len(tokens) - 1)], IGNORED)
-        return cls(torch.from_numpy(inputs), torch.from_numpy(targets), np.asarray(documents))
+        return cls(torch.from_numpy(inputs), torch.from_numpy(targets), np.asarray(documents), side)
 
     def sample(self, positions: int = CURVE_POSITIONS) -> HeldOutWindows:
-        """Windows evenly spaced through the test set, at most `positions` token positions of them (at least one window).
+        """Windows evenly spaced through the side, at most `positions` token positions of them (at least one window).
 
-        The test set and the context alone decide which. Windows rather than whole documents: each predicts on its own,
+        The side and the context alone decide which. Windows rather than whole documents: each predicts on its own,
         and a handful of long documents would stand for one source only.
         """
         n_windows, context = self.inputs_WT.shape
         n_chosen = min(n_windows, max(1, positions // context))
         chosen = (np.arange(n_chosen) * n_windows + n_windows // 2) // n_chosen
         rows = torch.from_numpy(chosen)
-        return HeldOutWindows(self.inputs_WT[rows], self.targets_WT[rows], self.document_W[chosen])
+        return HeldOutWindows(self.inputs_WT[rows], self.targets_WT[rows], self.document_W[chosen], self.side)
 
 
 @dataclass(frozen=True)
@@ -150,8 +153,8 @@ def ratio_standard_error(totals: NDArray[np.generic], sizes: NDArray[np.int64]) 
 
 
 def evaluate(model: Transformer, corpus: Corpus, windows: HeldOutWindows, rows: int, dtype: torch.dtype) -> HeldOutLoss:
-    """Loss and matches of `model` on `windows` of the test documents, `rows` windows at a time."""
-    held_out, n_lengths = corpus.test_documents, len(EXACT_MATCH_TOKENS)
+    """Loss and matches of `model` on `windows` of the corpus' held-out documents, `rows` windows at a time."""
+    held_out, n_lengths = corpus.documents_of(windows.side), len(EXACT_MATCH_TOKENS)
     sums = np.zeros((len(held_out.bytes), 2 + 2 * n_lengths))  # nats, tokens, matches, positions; counts are exact
     for start in range(0, len(windows.document_W), rows):
         inputs_WT, targets_WT = windows.inputs_WT[start : start + rows], windows.targets_WT[start : start + rows]

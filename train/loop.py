@@ -27,7 +27,7 @@ from .graph import GraphedStep, open_streams
 from .optimizer import build_optimizer
 from .progress import Listener, Progress, StepClock, TqdmListener
 from .ranks import ALONE, Ranks
-from .record import RunRecord
+from .record import CurvePoint, RunRecord
 from .result import diverged_in_words, record_of
 from .spec import RunSpec
 
@@ -45,9 +45,13 @@ class RunError(ValueError):
 
 
 class Stopped(Exception):
-    """The run was asked to stop; its checkpoint holds all that it had done."""
+    """The run was asked to stop; its checkpoint holds all that it had done, and `curves` its curve so far, by run key."""
 
     exit_code = 1
+
+    def __init__(self, message: str, curves: dict[str, tuple[CurvePoint, ...]]) -> None:
+        super().__init__(message)
+        self.curves = curves
 
 
 def never() -> bool:
@@ -69,7 +73,7 @@ def train(
     stop: Callable[[], bool] = never,
     ranks: Ranks = ALONE,
 ) -> RunRecord:
-    """Trains one model for one epoch of `spec.tokens` and evaluates it on the whole test set.
+    """Trains one model for one epoch of `spec.tokens` and evaluates it on the whole of its held-out side.
 
     The same spec gives the same record and weights, bit for bit on one CPU thread, whether it starts from nothing,
     from a checkpoint that another D of its trunk left, or from its own after it was killed at any step.
@@ -89,8 +93,8 @@ def train(
 
     Raises:
         Stopped: as `stop` asked.
-        RunError: D is beyond the unique tokens of the corpus, the model does not fit its vocabulary, or the batch
-            cannot be shared out.
+        RunError: D is beyond the unique tokens of the corpus, the model does not fit its vocabulary, the corpus has
+            no such held-out side, or the batch cannot be shared out.
         CorpusError: the corpus is missing or damaged.
     """
     started = time.perf_counter()
@@ -115,7 +119,8 @@ def train(
             run_steps(spec, corpus, state, heard, clock, kept, checkpoint_seconds, stop, ranks)
         rows = micro_batch_rows(spec.batch_tokens, spec.model.context, device)
         # On every rank: the others would only wait for the first.
-        test_loss = evaluate(model, corpus, HeldOutWindows.of(corpus, spec.model.context), rows, DTYPES[spec.precision])
+        windows = HeldOutWindows.of(corpus, spec.model.context, spec.held_out)
+        test_loss = evaluate(model, corpus, windows, rows, DTYPES[spec.precision])
         if not math.isfinite(test_loss.mean):
             raise Diverged("test loss is not finite", spec.n_steps, state.watch.memory.last_finite)
     except Diverged as end:
@@ -128,9 +133,7 @@ def train(
         kept.finish()
     processes = f"{ranks.world} x " if ranks.world > 1 else ""
     how = f"{processes}{device_name(device)}, {'compiled' if compiled else 'eager'} {spec.precision}"
-    # A checkpoint of the trunk may hold the last point of a shorter run, which is no point of this one.
-    points = curve_steps(spec.n_steps, spec.batch_tokens)
-    curve = tuple(state.curve[step] for step in points if step in state.curve)
+    curve = curve_of(spec, state)
     return record_of(spec, corpus, test_loss, error, curve, clock.tokens_per_s, time.perf_counter() - started, how)
 
 
@@ -139,6 +142,11 @@ def check_fits(spec: RunSpec, corpus: Corpus, world: int = 1) -> None:
     if spec.model.vocab_size != corpus.vocab_size:
         raise RunError(
             f"model vocabulary {spec.model.vocab_size} is not that of corpus {corpus.hash}: {corpus.vocab_size}"
+        )
+    if not len(corpus.tokens_of(spec.held_out)):
+        raise RunError(
+            f"held_out = {spec.held_out!r}: corpus {corpus.hash} has no such side; build one with"
+            f" {spec.held_out}_fraction set (corpus.{spec.held_out}_fraction=0.03)"
         )
     most = unique_tokens(len(corpus.train), spec.model.context)
     if spec.tokens > most:
@@ -175,7 +183,7 @@ def run_steps(
     stream = open_streams(corpus.train, spec.model.context, [spec.seed], device)
     rows = micro_batch_rows(spec.batch_tokens // ranks.world, spec.model.context, device)
     step = open_step(spec, state, rows, ranks)
-    sample = HeldOutWindows.of(corpus, spec.model.context).sample()
+    sample = HeldOutWindows.of(corpus, spec.model.context, spec.held_out).sample()
     points = curve_steps(spec.n_steps, spec.batch_tokens)
     saved_at = time.perf_counter()
     while state.step < spec.n_steps:
@@ -202,7 +210,14 @@ def run_steps(
                 checkpoints.save(state)
             saved_at = time.perf_counter()
         if stopped:
-            raise Stopped(f"stopped after step {state.step} of {spec.n_steps}, as asked")
+            message = f"stopped after step {state.step} of {spec.n_steps}, as asked"
+            raise Stopped(message, {spec.key: curve_of(spec, state)})
+
+
+def curve_of(spec: RunSpec, state: TrainState) -> tuple[CurvePoint, ...]:
+    """The run's curve so far. A checkpoint of the trunk may hold the last point of a shorter run, which is none of this one."""
+    points = curve_steps(spec.n_steps, spec.batch_tokens)
+    return tuple(state.curve[step] for step in points if step in state.curve)
 
 
 def learning_rate(spec: RunSpec, step: int) -> float:

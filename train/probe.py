@@ -1,55 +1,121 @@
-"""How fast this machine trains a shape, measured in a second, to cost a plan before anything is compiled."""
+"""How fast this machine trains a few shapes, with every slot busy: `python -m sixnd.train.probe`, request and answer as JSON.
+
+It runs in its own process, so that a driver that plans and waits never holds torch. Each shape is timed eagerly, for compiling one
+takes as long as all of that; what compilation gains is measured on the middle one and taken for all. Its code stays in torch's cache, so
+that a sweep which trains that shape finds it there.
+"""
 
 from __future__ import annotations
 
+import math
+import os
+import subprocess
+import sys
 import time
 
 import torch
 
 from ..models.config import ModelConfig
-from ..models.flops import training_flops
 from ..models.transformer import Transformer
-from .device import micro_batch_rows, pick_device
-from .machine import has_compiler
+from .device import compile_model, device_name, micro_batch_rows, pick_device, usual_slots
+from .machine import has_compiler, usable_cores, worker_environment
+from .optimizer import build_optimizer
+from .settings import OptimizerSettings
+from .speed import Probed, ProbeRequest
 
-COMPILED_GAIN = 2.0  # compiled over eager tokens/s: 1.8 to 2.3 over the demo's shapes
-LARGEST_PROBED = 5_000_000  # non-embedding parameters; beyond, time is taken to grow with FLOPs
-REPEATS = 3
-
-
-def probe_tokens_per_s(models: set[ModelConfig], batch_tokens: int) -> dict[ModelConfig, float]:
-    """Expected training speed of each shape on one worker, from a few eager passes of the shape itself.
-
-    Shapes above LARGEST_PROBED are scaled by exact FLOPs from a probed one of that size.
-    """
-    speeds = {}
-    gain = COMPILED_GAIN if has_compiler() else 1.0
-    for model in models:
-        probed = model
-        if model.n_non_embedding > LARGEST_PROBED:
-            probed = ModelConfig.from_shape(6, 256, model.vocab_size, model.context)
-        speed = gain * _eager_tokens_per_s(probed, batch_tokens)
-        speeds[model] = speed * training_flops(probed).total / training_flops(model).total
-    return speeds
+LEAST_REPEATS, MOST_REPEATS = 2, 50
+COMPANION = "--companion"
 
 
-def _eager_tokens_per_s(config: ModelConfig, batch_tokens: int) -> float:
-    threads = torch.get_num_threads()
+def probe(request: ProbeRequest) -> Probed:
+    """Times each shape within its share of the allowed seconds, while the other slots' cores work as well."""
     torch.set_num_threads(1)
+    device = pick_device()
+    slots = request.slots or usual_slots()
+    compiled = has_compiler() and os.environ.get("TORCHDYNAMO_DISABLE") != "1"
+    companions = [] if device.type == "cuda" else _companions(min(slots, usable_cores()) - 1)
     try:
-        device = pick_device()
-        model = Transformer(config).to(device)
-        model.initialize(0)
-        rows = micro_batch_rows(batch_tokens, config.context, device)
-        tokens = torch.zeros(rows, config.context, dtype=torch.int64, device=device)
-        seconds = []
-        for _ in range(REPEATS + 1):
-            start = time.perf_counter()
-            objective, _ = model(tokens, tokens, torch.bfloat16)
-            objective.backward()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
-        return rows * config.context / min(seconds[1:])
+        share = request.seconds / len(request.models)
+        speeds = [_tokens_per_s(model, request.batch_tokens, device, share, compiled=False) for model in request.models]
+        if compiled:
+            middle = len(request.models) // 2
+            fast = _tokens_per_s(request.models[middle], request.batch_tokens, device, share, compiled=True)
+            gain = fast / speeds[middle]
+            speeds = [speed * gain for speed in speeds]
     finally:
-        torch.set_num_threads(threads)
+        for companion in companions:
+            companion.kill()
+            companion.wait()
+    return Probed(
+        device=device_name(device),
+        kind="cuda" if device.type == "cuda" else "cpu",
+        memory_bytes=_memory_bytes(device),
+        slots=slots,
+        compiled=compiled,
+        models=request.models,
+        tokens_per_s=tuple(speeds),
+    )
+
+
+def _tokens_per_s(
+    config: ModelConfig, batch_tokens: int, device: torch.device, seconds: float, compiled: bool
+) -> float:
+    """The median of the training steps that fit into the time; the first one warms up, or compiles, and does not count."""
+    model = Transformer(config).to(device)
+    model.initialize(0)
+    optimizer = build_optimizer(model, OptimizerSettings(lr=1e-3, beta2=0.99))
+    if compiled:
+        compile_model(model, lambda _: None)
+    rows = micro_batch_rows(batch_tokens, config.context, device)
+    tokens = torch.zeros(rows, config.context, dtype=torch.int64, device=device)
+    deadline, took = math.inf, list[float]()
+    while len(took) <= LEAST_REPEATS or (len(took) < MOST_REPEATS and time.perf_counter() < deadline):
+        start = time.perf_counter()
+        objective, _ = model(tokens, tokens, torch.bfloat16)
+        objective.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        took.append(time.perf_counter() - start)
+        if len(took) == 1:
+            deadline = time.perf_counter() + seconds
+    timed = sorted(took[1:])
+    return rows * config.context / timed[len(timed) // 2]
+
+
+def _companions(n: int) -> list[subprocess.Popen[bytes]]:
+    """Processes that keep the other cores as busy as workers would."""
+    command = [sys.executable, "-m", "sixnd.train.probe", COMPANION]
+    running = [
+        subprocess.Popen(command, env=os.environ | worker_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(n)
+    ]
+    for companion in running:
+        assert companion.stdout is not None
+        companion.stdout.readline()  # it is past its imports
+    return running
+
+
+def _keep_busy() -> None:
+    """Multiplies until the probe that started this is gone."""
+    torch.set_num_threads(1)
+    parent, matrix = os.getppid(), torch.ones(512, 512, dtype=torch.bfloat16)
+    print(flush=True)
+    while os.getppid() == parent:
+        for _ in range(20):
+            matrix = (matrix @ matrix).clamp(-1, 1)
+
+
+def _memory_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+if __name__ == "__main__":
+    if COMPANION in sys.argv:
+        _keep_busy()
+    else:
+        print(probe(ProbeRequest.model_validate_json(sys.stdin.read())).model_dump_json())

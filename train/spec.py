@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..models.config import ModelConfig
+from .corpus.manifest import HeldOut
 from .schedule import Cosine, Schedule
 from .settings import OptimizerSettings
 
@@ -29,6 +31,12 @@ class RunSpec(BaseModel):
     optimizer: OptimizerSettings
     schedule: Schedule | Cosine
     precision: Literal["bf16", "fp32"] = "bf16"
+    # Left out of a dump where it is the default: specs hashed before there was a choice keep their keys.
+    held_out: HeldOut = Field(
+        default="test",
+        exclude_if=lambda side: side == "test",
+        description="the side of the corpus that the run is evaluated on; tuning looks at validation alone",
+    )
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Self:
@@ -56,6 +64,25 @@ class RunSpec(BaseModel):
     def trunk_key(self) -> str:
         """Hash of all but D: the name of the trunk that runs of other D share. With a cosine they share none."""
         return _digest(self.model_dump(mode="json", exclude={"tokens"} if self.schedule.shares_trunk else set()))
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Runs that differ in nothing but seed and optimizer, named as one: their trunks' stack branches where they would."""
+
+    specs: tuple[RunSpec, ...]
+
+    @property
+    def branch_step(self) -> int:
+        return self.specs[0].branch_step
+
+    @property
+    def key(self) -> str:
+        return _digest([spec.key for spec in self.specs])
+
+    @property
+    def trunk_key(self) -> str:
+        return _digest([spec.trunk_key for spec in self.specs])
 
 
 def _digest(document: object) -> str:

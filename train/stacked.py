@@ -7,27 +7,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..models.stack import StackedTransformer
 from ..models.transformer import Transformer
+from .checkpoint import Checkpoints
 from .corpus.build import open_corpus
 from .corpus.store import Corpus
-from .device import CPU_MICRO_TOKENS, CUDA_MICRO_TOKENS, compile_model, device_name, micro_batch_rows, pick_device
-from .divergence import Diverged, LossWatch
+from .curve import curve_steps
+from .device import compile_model, device_name, micro_batch_rows, pick_device
+from .divergence import Diverged, LossWatch, Memory
+from .documents import save_document_losses
 from .evaluate import HeldOutLoss, HeldOutWindows, evaluate
 from .graph import GraphedStep, open_streams
-from .loop import DTYPES, LOG_EVERY, check_fits, learning_rate
+from .loop import CHECKPOINT_SECONDS, DTYPES, LOG_EVERY, Stopped, check_fits, learning_rate, never
+from .memory import CPU_MICRO_TOKENS, CUDA_MICRO_TOKENS
 from .progress import Listener, Progress, StepClock, TqdmListener
-from .record import RunRecord
+from .record import CurvePoint, RunRecord
 from .result import diverged_in_words, record_of
-from .spec import RunSpec
+from .spec import RunSpec, Stack
+from .stacked_optimizer import Settings, StackedAdamW
 
 OWN = {"seed", "optimizer"}  # what members of a stack may differ in
 
@@ -51,90 +57,6 @@ def check_stackable(specs: Sequence[RunSpec]) -> None:
                 raise StackError(
                     f"run {number}: {key} is not that of run 1; stacked runs share all but seed and optimizer"
                 )
-
-
-class Settings(NamedTuple):
-    """AdamW's settings, one of each for every model, fp64: as Python's own numbers are in torch.optim."""
-
-    beta1_M: Tensor
-    beta2_M: Tensor
-    eps_M: Tensor
-    weight_decay_M: Tensor
-    clip_norm_M: Tensor
-    z_loss_M: Tensor
-
-    @classmethod
-    def of(cls, specs: Sequence[RunSpec], device: torch.device) -> Settings:
-        names = (field.removesuffix("_M") for field in cls._fields)
-        columns = ([getattr(spec.optimizer, name) for spec in specs] for name in names)
-        return cls(*(torch.tensor(column, dtype=torch.float64, device=device) for column in columns))
-
-
-class StackedAdamW:
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) with settings of its own for each model of a stack.
-
-    The same update as torch.optim.AdamW, whose settings are scalars. Nothing here waits for the device.
-    """
-
-    def __init__(self, stack: StackedTransformer, settings: Settings) -> None:
-        self.parameters, self.settings = list(stack.parameters()), settings
-        self.means = [torch.zeros_like(p) for p in self.parameters]
-        self.squares = [torch.zeros_like(p) for p in self.parameters]
-        device = stack.embedding.device
-        self.n_steps = torch.zeros((), dtype=torch.float64, device=device)
-        self.alive_M = torch.ones(stack.n_models, dtype=torch.bool, device=device)
-        # One kernel a parameter instead of a dozen; on CPU compiling takes longer than it saves.
-        self.update = torch.compile(adamw_update) if device.type == "cuda" else adamw_update
-
-    @torch.no_grad()
-    def step(self, loss_M: Tensor, lr_M: Tensor) -> Tensor:
-        """Clips each model's gradient, updates its weights, and clears the gradients; returns the norms (M,) before.
-
-        From the first loss or gradient that is not finite on, a model stays as it is.
-        """
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm_M = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients]).square().sum(0).sqrt()
-        self.alive_M.logical_and_(loss_M.isfinite() & norm_M.isfinite())
-        self.n_steps.add_(1)
-        share_M = (self.settings.clip_norm_M / (norm_M + 1e-6)).clamp(max=1.0)  # as torch's clip_grad_norm_ does
-        for p, g, mean, square in zip(self.parameters, gradients, self.means, self.squares, strict=True):
-            self.update(p, g, mean, square, self.settings, share_M, lr_M, self.alive_M, self.n_steps)
-            p.grad = None
-        return norm_M
-
-    def freeze(self, models: Iterable[int]) -> None:
-        """Leaves these as they are from now on."""
-        for m in models:
-            self.alive_M[m] = False
-
-
-def adamw_update(
-    parameter: Tensor,
-    gradient: Tensor,
-    mean: Tensor,
-    square: Tensor,
-    settings: Settings,
-    share_M: Tensor,
-    lr_M: Tensor,
-    alive_M: Tensor,
-    n_steps: Tensor,
-) -> None:
-    """Updates one parameter (M, ...) and its moments in place; `share_M` of the gradient is left by the clip.
-
-    `n_steps` counts this step. Models that are not alive keep their weights.
-    """
-
-    def wide(x_M: Tensor) -> Tensor:
-        return x_M.to(parameter.dtype).view(-1, *[1] * (parameter.ndim - 1))
-
-    beta1_M, beta2_M, lr_M = settings.beta1_M, settings.beta2_M, lr_M * alive_M
-    gradient = torch.where(wide(alive_M) > 0, gradient * wide(share_M), 0.0)
-    mean.lerp_(gradient, wide(1 - beta1_M))
-    square.mul_(wide(beta2_M)).addcmul_(gradient, gradient * wide(1 - beta2_M))
-    if parameter.ndim > 2:  # a matrix of each model; gains do not decay
-        parameter.mul_(wide(1 - lr_M * settings.weight_decay_M))
-    root = (square / wide(1 - beta2_M**n_steps)).sqrt() + wide(settings.eps_M)
-    parameter.sub_(mean / root * wide(lr_M / (1 - beta1_M**n_steps)))
 
 
 class StackedStep:
@@ -185,42 +107,88 @@ class StackWatch:
 
     def look(self) -> list[float]:
         """Judges all steps noted since the last look; the newest losses of the models that are still going."""
-        steps = [step for step, _ in self._noted]
-        values_S2M = torch.stack([seen for _, seen in self._noted]).cpu()
-        self._noted.clear()
-        newest = []
-        for m, watch in enumerate(self.watches):
-            if m in self.ended:
-                continue
-            try:
-                for step, (loss, norm) in zip(steps, values_S2M[:, :, m].unbind(), strict=True):
-                    watch.note(step, loss, norm)
-                newest.append(watch.look() or math.nan)
-            except Diverged as end:
-                self.ended[m] = end
-        return newest
+        if self._noted:
+            steps = [step for step, _ in self._noted]
+            values_S2M = torch.stack([seen for _, seen in self._noted]).cpu()
+            self._noted.clear()
+            for m, watch in enumerate(self.watches):
+                try:
+                    for step, (loss, norm) in zip(steps, values_S2M[:, :, m].unbind(), strict=True):
+                        if m not in self.ended:
+                            watch.note(step, loss, norm)
+                    watch.look()
+                except Diverged as end:
+                    self.ended[m] = end
+        return [watch.look() for m, watch in enumerate(self.watches) if m not in self.ended]
+
+    def state_dict(self) -> dict[str, Any]:
+        ended = {m: (end.what, end.step, end.last_finite) for m, end in self.ended.items()}
+        return {"memories": [watch.state_dict() for watch in self.watches], "ended": ended}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for watch, memory in zip(self.watches, state["memories"], strict=True):
+            watch.memory = Memory(**memory)
+        self.ended = {m: Diverged(*end) for m, end in state["ended"].items()}
+
+
+@dataclass
+class StackState:
+    """All that a step of a stack changes; the counterpart of `TrainState`."""
+
+    stack: StackedTransformer
+    optimizer: StackedAdamW
+    watch: StackWatch
+    step: int = 0
+    curves: list[dict[int, CurvePoint]] = field(default_factory=list)  # of each model, by steps done
+
+    def state_dict(self) -> dict[str, Any]:
+        curves = [{step: tuple(point) for step, point in curve.items()} for curve in self.curves]
+        parts: dict[str, Any] = {"model": self.stack, "optimizer": self.optimizer, "watch": self.watch}
+        return {"step": self.step, "curves": curves} | {name: part.state_dict() for name, part in parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.stack.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.watch.load_state_dict(state["watch"])
+        self.step = state["step"]
+        self.curves = [{step: CurvePoint(*point) for step, point in curve.items()} for curve in state["curves"]]
+
+    def curve_of(self, model: int, spec: RunSpec) -> tuple[CurvePoint, ...]:
+        """Its points so far. A checkpoint of the trunk may hold the last point of a shorter run, which is none of this one."""
+        points = curve_steps(spec.n_steps, spec.batch_tokens)
+        return tuple(self.curves[model][step] for step in points if step in self.curves[model])
 
 
 def train_stacked(
     specs: Sequence[RunSpec],
     *,
     corpora: Path | None = None,
+    checkpoints: Path | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    documents: Path | None = None,
     listener: Listener | None = None,
     say: Callable[[str], None] = print,
+    stop: Callable[[], bool] = never,
 ) -> list[RunRecord]:
     """Trains runs that differ in nothing but seed and AdamW's settings as one program; returns a record of each.
 
     Each record agrees with that of `train` within rounding. One whose loss diverges ends as `diverged`; the others
-    go on. `wall_s` is a run's share of the whole, `tokens_per_s` the speed of the whole.
+    go on. `wall_s` is a run's share of the whole, `tokens_per_s` the speed of the whole. Runs of the same models and
+    another D share the stack's trunk, as single runs do theirs.
 
     Args:
         specs: the runs.
         corpora: folder of built corpora; None for the default one.
+        checkpoints: folder of checkpoints; None keeps none.
+        checkpoint_seconds: training time between periodic checkpoints, in seconds.
+        documents: folder for the losses of the held-out documents, one small file a run.
         listener: told of the progress every few steps, with the mean loss of the runs that are still going; a tqdm bar
             where none is given.
         say: receives the few lines worth printing.
+        stop: asked after every step; once it says yes, a checkpoint is written and the runs end as `Stopped`.
 
     Raises:
+        Stopped: as `stop` asked.
         StackError: the runs differ in more than that.
         RunError: D is beyond the unique tokens of the corpus, or the model does not fit its vocabulary.
         CorpusError: the corpus is missing or damaged.
@@ -232,18 +200,29 @@ def train_stacked(
     device, n_models = pick_device(), len(specs)
     stack = StackedTransformer(spec.model, n_models).to(device)
     stack.initialize_each([spec.seed for spec in specs])
-    compiled = compile_model(stack, say)
-    watch, clock = StackWatch(specs), StepClock()
+    step = StackedStep(stack, specs, stacked_rows(n_models, spec.batch_tokens, spec.model.context, device))
+    state = StackState(stack, step.optimizer, StackWatch(specs), curves=[{} for _ in specs])
+    kept = Checkpoints(checkpoints, Stack(tuple(specs))) if checkpoints else None
+    if kept:
+        kept.load_newest(state)
+    compiled, clock = compile_model(stack, say), StepClock()
     with TqdmListener(f"{n_models} x N {spec.model.n_total:,}") if listener is None else nullcontext(listener) as heard:
-        run_stacked_steps(specs, corpus, stack, watch, heard, clock)
-    losses = evaluate_each(spec, corpus, stack, watch)
+        run_stacked_steps(specs, corpus, state, step, heard, clock, kept, checkpoint_seconds, stop)
+    losses = evaluate_each(spec, corpus, state, HeldOutWindows.of(corpus, spec.model.context, spec.held_out))
+    for m, loss in losses.items():
+        if documents:
+            save_document_losses(documents, specs[m].key, loss)
+    if kept:
+        kept.finish()
     wall_s = (time.perf_counter() - started) / n_models
     how = f"{device_name(device)}, {'compiled' if compiled else 'eager'} {spec.precision}, one of {n_models} stacked"
     errors = {
-        m: diverged_in_words(end, learning_rate(specs[m], end.step - 1), spec.n_steps) for m, end in watch.ended.items()
+        m: diverged_in_words(end, learning_rate(specs[m], end.step - 1), spec.n_steps)
+        for m, end in state.watch.ended.items()
     }
+    speed = clock.tokens_per_s
     return [
-        record_of(spec, corpus, losses.get(m), errors.get(m), (), clock.tokens_per_s, wall_s, how)
+        record_of(spec, corpus, losses.get(m), errors.get(m), state.curve_of(m, spec), speed, wall_s, how)
         for m, spec in enumerate(specs)
     ]
 
@@ -251,48 +230,69 @@ def train_stacked(
 def run_stacked_steps(
     specs: Sequence[RunSpec],
     corpus: Corpus,
-    stack: StackedTransformer,
-    watch: StackWatch,
+    state: StackState,
+    step: StackedStep,
     listener: Listener,
     clock: StepClock,
+    checkpoints: Checkpoints | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    stop: Callable[[], bool] = never,
 ) -> None:
-    """Trains every model of the stack to the end of its run, or until none is left."""
-    spec, device = specs[0], stack.embedding.device
+    """Trains every model of the stack from where it stands to the end of its run, or until none is left.
+
+    Raises:
+        Stopped: `stop` said so.
+    """
+    spec, device, watch = specs[0], state.stack.embedding.device, state.watch
     stream = open_streams(corpus.train, spec.model.context, [spec.seed for spec in specs], device)
-    body = StackedStep(stack, specs, stacked_rows(len(specs), spec.batch_tokens, spec.model.context, device))
     peak_lr_M = torch.tensor([spec.optimizer.lr for spec in specs], dtype=torch.float64, device=device)
-    graphed = GraphedStep(body, peak_lr_M)
-    for step in range(spec.n_steps):
-        windows_MWT = stream.batch(step * spec.batch_tokens, spec.batch_tokens)
-        seen_2M = graphed(windows_MWT, learning_rate(spec, step) / spec.optimizer.lr)
-        watch.note(step + 1, seen_2M)
+    graphed = GraphedStep(step, peak_lr_M)
+    sample = HeldOutWindows.of(corpus, spec.model.context, spec.held_out).sample()
+    points = curve_steps(spec.n_steps, spec.batch_tokens)
+    saved_at = time.perf_counter()
+    while state.step < spec.n_steps:
+        windows_MWT = stream.batch(state.step * spec.batch_tokens, spec.batch_tokens)
+        seen_2M = graphed(windows_MWT, learning_rate(spec, state.step) / spec.optimizer.lr)
+        state.step += 1
+        watch.note(state.step, seen_2M)
         clock.tick(len(specs) * spec.batch_tokens)
-        if (step + 1) % LOG_EVERY == 0 or step + 1 == spec.n_steps:
+        stopped = stop() and state.step < spec.n_steps
+        due = stopped or state.step == spec.branch_step or time.perf_counter() - saved_at >= checkpoint_seconds
+        if due or state.step % LOG_EVERY == 0 or state.step in points:
             newest = watch.look()
             if not newest:
                 return
-            body.optimizer.freeze(watch.ended)
+            state.optimizer.freeze(watch.ended)
             mean = sum(newest) / len(newest)
-            listener(Progress((step + 1) * spec.batch_tokens, spec.tokens, mean, clock.tokens_per_s or 0.0))
+            listener(Progress(state.step * spec.batch_tokens, spec.tokens, mean, clock.tokens_per_s or 0.0))
+        if state.step in points:  # before a checkpoint of this step, which must hold it
+            with clock.paused():
+                for m, loss in evaluate_each(spec, corpus, state, sample).items():
+                    state.curves[m][state.step] = loss.point(state.step * spec.batch_tokens)
+        if checkpoints and due:
+            with clock.paused():
+                checkpoints.save(state)
+            saved_at = time.perf_counter()
+        if stopped:
+            curves = {spec.key: state.curve_of(m, spec) for m, spec in enumerate(specs)}
+            raise Stopped(f"stopped after step {state.step} of {spec.n_steps}, as asked", curves)
 
 
-def evaluate_each(
-    spec: RunSpec, corpus: Corpus, stack: StackedTransformer, watch: StackWatch
-) -> dict[int, HeldOutLoss]:
+def evaluate_each(spec: RunSpec, corpus: Corpus, state: StackState, windows: HeldOutWindows) -> dict[int, HeldOutLoss]:
     """The held-out loss of every model that has not diverged, one after another in a single one's module."""
-    device = stack.embedding.device
+    device = state.stack.embedding.device
     one = Transformer(spec.model).to(device)
     compile_model(one, lambda _: None)
-    windows = HeldOutWindows.of(corpus, spec.model.context)
     rows = micro_batch_rows(spec.batch_tokens, spec.model.context, device)
     losses = {}
-    for m in range(stack.n_models):
-        if m in watch.ended:
+    for m in range(state.stack.n_models):
+        if m in state.watch.ended:
             continue
-        one.load_state_dict(stack.state_of_one(m))
+        one.load_state_dict(state.stack.state_of_one(m))
         loss = evaluate(one, corpus, windows, rows, DTYPES[spec.precision])
         if math.isfinite(loss.mean):
             losses[m] = loss
         else:
-            watch.ended[m] = Diverged("test loss is not finite", spec.n_steps, watch.watches[m].memory.last_finite)
+            last = state.watch.watches[m].memory.last_finite
+            state.watch.ended[m] = Diverged("held-out loss is not finite", state.step, last)
     return losses

@@ -49,7 +49,7 @@ def write_run(folder: Path, record: RunRecord, corpus: Corpus) -> None:
     """Writes all but the weights; run.json comes last and at once, so that a folder that has it is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(corpus.path / TOKENIZER, folder / TOKENIZER)
-    receipt = corpus.manifest.model_copy(update={"test_documents": ()})
+    receipt = corpus.manifest.model_copy(update={"test_documents": (), "validation_documents": ()})
     (folder / RECEIPT).write_text(receipt.model_dump_json(indent=1) + "\n", encoding="utf-8")
     with atomic_file(folder / RECORD) as file:
         file.write(record.model_dump_json(indent=1).encode() + b"\n")

@@ -25,6 +25,7 @@ from .summary import why_none
 from .tables import runs_view
 from .theme import SHADES, palettes
 
+RELOAD_SECONDS = 30  # of a page whose sweep is still running
 WARNINGS_SHOWN = 3  # in full at the top; more would push the numbers off the first screen
 
 
@@ -38,6 +39,8 @@ def write_report(
     environment: Mapping[str, str],
     runs: pd.DataFrame | None,
     study: Study | None = None,
+    in_progress: str | None = None,
+    pages: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the report to `path`, replacing what was there in one step, and return `path`.
 
@@ -52,6 +55,8 @@ def write_report(
         environment: versions and machine, a label and a value each.
         runs: every run in any state for the table of runs; None shows those of `table`.
         study: the analyses of `fit`; None shows the fit alone.
+        in_progress: how far a sweep is whose runs still land, "7 of 20 runs": the page says so and reloads itself.
+        pages: other pages beside this one, a title and a relative link each.
 
     Raises:
         OSError: a file cannot be written; a page that was there before is untouched.
@@ -60,7 +65,16 @@ def write_report(
     content = content_of(table, fit, study)
     folder = path.with_name(f"{path.stem}-files")
     files = "" if study is None else folder.name
-    html = render(content, title=title, manifest=manifest, environment=environment, runs=runs, files=files)
+    html = render(
+        content,
+        title=title,
+        manifest=manifest,
+        environment=environment,
+        runs=runs,
+        files=files,
+        in_progress=in_progress,
+        pages=pages,
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     if study is not None:
         from .paper import write_files  # matplotlib takes a while to load, and only this needs it
@@ -83,17 +97,19 @@ def render(
     environment: Mapping[str, str],
     runs: pd.DataFrame | None,
     files: str = "",
+    in_progress: str | None = None,
+    pages: Mapping[str, str] | None = None,
 ) -> str:
     """The report as a string of HTML; `files` is the name of the folder beside it, "" for none, the others are as for `write_report`."""
     table = content.table
-    return _template().render(
+    return template("page.html.j2").render(
         title=title,
         content=content,
         fit=content.fit,
         table=table,
         span=_span(table),
         no_law=why_none(table),
-        specs={figure.id: _json(figure) for figure in content.figures},
+        specs={figure.id: json_of(figure) for figure in content.figures},
         runs=runs_view(table.frame if runs is None else runs, table),
         manifest=facts(manifest or {}),
         environment=facts(environment),
@@ -102,11 +118,15 @@ def render(
         warnings_shown=WARNINGS_SHOWN,
         most_drawn=MOST_DRAWN,
         files=quote(files),
+        in_progress=in_progress,
+        reload_seconds=RELOAD_SECONDS,
+        pages={title: quote(link) for title, link in (pages or {}).items()},
         plotly_js=Markup(plotly.offline.get_plotlyjs()),
     )
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A page's template by its file name."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -114,10 +134,10 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.j2")
+    return environment.get_template(name)
 
 
-def _json(figure: Figure) -> Markup:
+def json_of(figure: Figure) -> Markup:
     """The figure for a <script type="application/json">: with no "<" in it no string can close the element."""
     return Markup(str(interactive(figure.chart).to_json()).replace("<", "\\u003c").replace(">", "\\u003e"))
 

@@ -74,7 +74,7 @@ def inspect(
                     beginning = " ".join(example.beginning.split())
                     console.print(f"\n{source.name} {example.id}: {example.reason}\n  {beginning}", markup=False)
     if verify:
-        from ..session import Failed
+        from ..conclusion import Failed
 
         if damaged := list(damaged_files(opened)):
             raise Failed(f"{opened.path}: sha256 differs from the manifest: {', '.join(damaged)}")

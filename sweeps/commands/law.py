@@ -187,7 +187,7 @@ def report(folder: Path, *, corpora: Corpora = None, bootstrap: int = 1000) -> N
     bootstrap
         Resamples for the intervals.
     """
+    from ..conclusion import conclude
     from ..results import analyse
-    from ..session import conclude
 
     conclude(folder, analyse(folder, corpora, bootstrap), console)

@@ -56,13 +56,14 @@ def train(
     """
     from ...train.corpus.build import build_corpus, corpora_root
     from ...train.trained import RECORD, read_record
+    from ..planning.grid import impossible
     from ..planning.plan import make_plan
 
     sweep = single_run(overrides, tokens, params, shape, corpus, lr, seed)
     _become_a_worker()
     root = corpora_root(corpora)
     built = build_corpus(sweep.corpus, root, _say)
-    (spec,) = make_plan(sweep, built).runs
+    (spec,) = make_plan(sweep, built, impossible).runs
     folder = out or Path("runs") / run_name(spec)
     _refuse_other_contents(folder, spec)
     console.print(_what(spec), markup=False)
@@ -172,11 +173,19 @@ def _train(spec: RunSpec, corpus: Corpus, root: Path, folder: Path) -> RunRecord
     """Trains the run in `folder`, where its checkpoints lie until it is finished."""
     import shutil
 
+    from ...train.loop import Stopped
     from ...train.loop import train as train_run
     from ...train.trained import WEIGHTS, write_run
+    from ..driver import Interrupted
+    from ..stopping import stop_requests
 
     folder.mkdir(parents=True, exist_ok=True)
-    record = train_run(spec, corpora=root, checkpoints=folder / CHECKPOINTS, weights=folder / WEIGHTS, say=_say)
+    checkpoints, weights = folder / CHECKPOINTS, folder / WEIGHTS
+    try:
+        with stop_requests() as request:
+            record = train_run(spec, corpora=root, checkpoints=checkpoints, weights=weights, say=_say, stop=request)
+    except Stopped as end:
+        raise Interrupted(f"{end}; the same command goes on from its checkpoint") from None
     write_run(folder, record, corpus)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return record
@@ -188,7 +197,7 @@ def _conclude(record: RunRecord, spec: RunSpec, folder: Path) -> None:
     from ...train.loop import DTYPES
     from ...train.peak import gemm_peak, mfu
     from ...train.trained import loss_in_words
-    from ..session import Failed
+    from ..conclusion import Failed
     from ..show import where_is
 
     if record.state != "done":

@@ -1,4 +1,4 @@
-"""A grid of runs: `sixnd plan`, `run`, `demo`, `status`."""
+"""A grid of runs: `sixnd plan`, `run`, `demo`."""
 
 from __future__ import annotations
 
@@ -8,30 +8,61 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from .corpus import Corpora, console
+from .options import JsonOut, output
 
+Budget = Annotated[
+    str | None, Parameter(help="Shrink the grid to 2h, 90m or 1e18 FLOPs, dropping what tells least for its cost.")
+]
+FitFile = Annotated[
+    str | None,
+    Parameter(name="--fit", help="A fit.json whose law and noise the grid is judged under; the demo's by default."),
+]
+Noise = Annotated[float | None, Parameter(help="Standard deviation of log L between equal runs; 0.005 by default.")]
 Out = Annotated[Path | None, Parameter(name="--out", help="Folder of the sweep; sweeps-out/NAME by default.")]
 
 
-def plan(spec: str, *overrides: str, out: Out = None, corpora: Corpora = None) -> None:
-    """Say what a sweep would train and how long it should take, and train nothing.
+def plan(
+    spec: str,
+    *overrides: str,
+    out: Out = None,
+    corpora: Corpora = None,
+    budget: Budget = None,
+    fit: FitFile = None,
+    noise: Noise = None,
+    json_out: JsonOut = None,
+) -> None:
+    """Say what a sweep would train, how long it should take and what it will tell, and train nothing.
 
-    Example: `sixnd plan demo tokens='["1M","2M","4M"]'`
+    Example: `sixnd plan demo tokens='["1M","2M","4M"]' --budget 10m`
 
     Parameters
     ----------
     spec
-        A TOML file, or a preset's name (demo).
+        A TOML file, or a preset's name (demo, laptop-hour, h100-hour, h100-day, cluster-8x8).
     overrides
         key=value, such as train.lr=3e-3.
     """
     from ..session import prepare
 
-    session = prepare(spec, overrides, out, corpora, console.print)
-    console.print(session.table())
-    console.print(session.forecast())
+    say = (lambda _: None) if json_out == "-" else console.print
+    session = prepare(spec, overrides, out, corpora, say, budget=budget, fit=fit, noise=noise)
+    if json_out is not None:
+        output(json_out, session.document(), "plan")
+    if json_out != "-":
+        session.show(console)
+        session.show_worth(console)
 
 
-def run(spec: str, *overrides: str, out: Out = None, corpora: Corpora = None, bootstrap: int = 1000) -> None:
+def run(
+    spec: str,
+    *overrides: str,
+    out: Out = None,
+    corpora: Corpora = None,
+    budget: Budget = None,
+    fit: FitFile = None,
+    noise: Noise = None,
+    bootstrap: int = 1000,
+) -> None:
     """Train every run of a sweep that its ledger does not hold yet, then fit the law and write the report.
 
     Stop it with Ctrl-C or kill it; the same command goes on. Example: `sixnd run demo train.lr=4e-3 --out sweeps-out/lr4`
@@ -39,15 +70,25 @@ def run(spec: str, *overrides: str, out: Out = None, corpora: Corpora = None, bo
     Parameters
     ----------
     spec
-        A TOML file, or a preset's name (demo).
+        A TOML file, or a preset's name (demo, laptop-hour, h100-hour, h100-day, cluster-8x8).
     overrides
         key=value, such as train.lr=3e-3 or seeds=[0,1,2].
     bootstrap
         Resamples for the intervals.
     """
-    from ..session import prepare, train_and_report
+    from ..session import Session, prepare, train_and_report
+    from ..trackers.following import following
+    from .tune import tune
 
-    train_and_report(prepare(spec, overrides, out, corpora, console.print), bootstrap, console)
+    def prepared() -> Session:
+        return prepare(spec, overrides, out, corpora, console.print, budget=budget, fit=fit, noise=noise)
+
+    session = prepared()
+    if session.sweep.tuning and session.plan.rule is None:
+        tune(spec, *overrides, out=out, corpora=corpora)
+        session = prepared()
+    with following(session.out, session.sweep.trackers, console.print):
+        train_and_report(session, bootstrap, console)
 
 
 def demo(*, out: Out = None, corpora: Corpora = None) -> None:
@@ -56,31 +97,3 @@ def demo(*, out: Out = None, corpora: Corpora = None) -> None:
     Example: `sixnd demo`
     """
     run("demo", out=out, corpora=corpora)
-
-
-def status(folder: Path) -> None:
-    """Show the runs of a sweep: done, running (with loss and tokens/s), planned, failed.
-
-    Example: `sixnd status sweeps-out/demo`
-
-    Parameters
-    ----------
-    folder
-        The sweep's folder.
-    """
-    from ..ledger.store import open_ledger
-    from ..live import read_live
-    from ..tables import runs_table
-
-    ledger = open_ledger(folder)
-    rows = ledger.rows()
-    ledger.close()
-    console.print(runs_table(rows, read_live(folder / "live")))
-    counts = {
-        state: sum(row["state"] == state for row in rows)
-        for state in ("done", "running", "planned", "diverged", "failed")
-    }
-    console.print(f"{folder}: " + ", ".join(f"{n} {state}" for state, n in counts.items() if n))
-    for row in rows:
-        if row["error"]:
-            console.print(f"N {row['N_total']:,} D {row['D']:,}: {row['state']}: {row['error']}", markup=False)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ...train.record import RunRecord
+from ...train.record import CurvePoint, RunRecord
 from ...train.spec import RunSpec
 
 
@@ -43,10 +43,16 @@ class Outcome(BaseModel):
     error: str | None = None
     try_again: bool = False  # the worker was lost, not the run: another try may do
     stopped: bool = False  # as asked, with a checkpoint of where it stood
+    curves: dict[str, tuple[CurvePoint, ...]] = {}  # so far, of a job that was stopped, by run
+    disk_full: str | None = None  # why no other run on that disk could end well either
 
 
 class Executor(Protocol):
     """Trains jobs somewhere. The driver alone decides what is tried again."""
+
+    @property
+    def most_stacked(self) -> int:
+        """How many runs of one shape a slot trains at once as one program; 1 where that gains nothing."""
 
     def idle_slots(self) -> list[int]:
         """Slots that take a job now; they may come and go as nodes do."""

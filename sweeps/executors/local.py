@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
@@ -16,9 +17,10 @@ from .worker import STOP, start_worker, train_job
 class LocalExecutor:
     """One pool of one process a slot, so that a worker killed costs its own job and no other."""
 
-    def __init__(self, n_slots: int, places: Places) -> None:
+    def __init__(self, n_slots: int, places: Places, most_stacked: int = 1) -> None:
+        """Slots of one process each; on a machine with GPUs they are dealt out to them in turn."""
         os.environ.update(worker_environment())  # spawned workers inherit it before they start
-        self.places = places
+        self.places, self.most_stacked = places, most_stacked
         context = multiprocessing.get_context("spawn")
         self.pools = [
             ProcessPool(max_workers=1, context=context, initializer=start_worker, initargs=(slot, os.getpid()))
@@ -59,6 +61,7 @@ def _outcome(future: ProcessFuture[str]) -> Outcome:
     if error is None:
         return Outcome.model_validate_json(future.result())
     if isinstance(error, ProcessExpired):
-        return Outcome(error=f"worker ended (exit code {error.exitcode})", try_again=True)
+        killed = " (killed: out of memory?)" if error.exitcode == -signal.SIGKILL else ""
+        return Outcome(error=f"worker ended with exit code {error.exitcode}{killed}", try_again=True)
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
     return Outcome(error=f"{type(error).__name__}: {first_line}")

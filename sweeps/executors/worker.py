@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ...train.progress import Listener
 from ..live import LiveFile
@@ -55,6 +57,8 @@ class StopFile:
 
 def train_job(job_json: str, places: Places) -> str:
     """Trains a job on this machine; jobs and outcomes cross the process boundary as JSON."""
+    if _terminated.is_set():  # this machine is to be left: the driver tries the job on a fresh worker
+        os._exit(1)
     job = Job.model_validate_json(job_json)
     return train_specs(job, places, LiveFile(places.live, job.keys[0]), StopFile(places.live)).model_dump_json()
 
@@ -62,20 +66,25 @@ def train_job(job_json: str, places: Places) -> str:
 def train_specs(job: Job, places: Places, listener: Listener, stop: Callable[[], bool]) -> Outcome:
     """Trains a job and tells `listener` of its progress; asked by `stop`, it ends after the step at hand."""
     from ...train.loop import Stopped, train
+    from ...train.stacked import train_stacked
 
-    try:
-        records = [
-            train(
-                spec,
-                corpora=places.corpora,
-                checkpoints=places.checkpoints,
-                documents=places.documents,
-                listener=listener,
-                say=lambda _: None,  # the driver says once what every worker would
-                stop=stop,
-            )
-            for spec in job.specs
-        ]
-    except Stopped:
+    if stop():  # asked while this process was still importing
         return Outcome(stopped=True)
-    return Outcome(records=tuple(records))
+    shared: dict[str, Any] = {
+        "corpora": places.corpora,
+        "checkpoints": places.checkpoints,
+        "documents": places.documents,
+        "listener": listener,
+        "say": lambda _: None,  # the driver says once what every worker would
+        "stop": stop,
+    }
+    try:
+        if len(job.specs) == 1:
+            return Outcome(records=(train(job.specs[0], **shared),))
+        return Outcome(records=tuple(train_stacked(job.specs, **shared)))
+    except Stopped as end:
+        return Outcome(stopped=True, curves=end.curves)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return Outcome(disk_full=f"{error.filename or places.checkpoints}: no space left on the disk")
+        raise

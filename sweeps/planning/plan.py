@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ...models.config import ModelConfig
 from ...models.flops import six_n, training_flops
-from ...models.ladder import shape_for
 from ...train.corpus.store import Corpus, unique_tokens
 from ...train.curve import CURVE_POSITIONS, curve_steps
 from ...train.schedule import Cosine, Schedule
 from ...train.settings import OptimizerSettings, beta2_for, peak_lr
 from ...train.spec import RunSpec
 from ..spec import SpecError, SweepSpec
+from ..tuning.rule_file import RuleFile, tuned_settings
+from .grid import Cells, cells_of, problems_of
 
 WARMUP_SHARE = 0.05  # of the smallest D on the trunk
 FORWARD_SHARE = 0.45  # of a training step's time that evaluation takes for the same tokens: 1/2.2 to 1/2.8 measured
@@ -29,13 +31,18 @@ class Trunk:
     def key(self) -> str:
         return self.runs[0].trunk_key
 
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """Of its runs; a key is a hash, and a plan asks for it often."""
+        return tuple(run.key for run in self.runs)
+
     def trained_tokens(self, done: frozenset[str] = frozenset()) -> dict[str, int]:
         """Tokens that each unfinished run still trains: its stretch of trunk, and its cooldown."""
         position, tokens = 0, {}
-        for run in self.runs:
+        for run, key in zip(self.runs, self.keys, strict=True):
             branch = run.branch_step * run.batch_tokens
-            if run.key not in done:
-                tokens[run.key] = (branch - position) + (run.tokens - branch)
+            if key not in done:
+                tokens[key] = (branch - position) + (run.tokens - branch)
             position = branch
         return tokens
 
@@ -46,6 +53,7 @@ class Plan:
 
     trunks: tuple[Trunk, ...]
     test_tokens: int
+    rule: str | None = None  # digest of the tuned rule that its learning rates come from; None: untuned
 
     @property
     def runs(self) -> tuple[RunSpec, ...]:
@@ -56,57 +64,81 @@ class Plan:
         """Tokens of separate runs over tokens trained with shared trunks."""
         return sum(run.tokens for run in self.runs) / sum(sum(t.trained_tokens().values()) for t in self.trunks)
 
+    @property
+    def trained_flops(self) -> float:
+        """6ND of what is trained: every stretch of trunk once, and every cooldown."""
+        return sum(
+            float(six_n(trunk.runs[0].model.n_total) * sum(trunk.trained_tokens().values())) for trunk in self.trunks
+        )
+
+    def only(self, keys: frozenset[str]) -> Plan:
+        """The same plan with these runs alone; their specs do not change, so neither do their keys."""
+        left = (
+            tuple(run for run, key in zip(trunk.runs, trunk.keys, strict=True) if key in keys) for trunk in self.trunks
+        )
+        return replace(self, trunks=tuple(Trunk(runs) for runs in left if runs))
+
     def seconds(
         self, tokens_per_s: Mapping[ModelConfig, float], done: frozenset[str] = frozenset()
     ) -> dict[str, float]:
         """Expected seconds of each unfinished run on one worker: its steps and its pass over the test set."""
+        evaluation = self.evaluation_seconds(tokens_per_s)
+        return {
+            key: tokens / tokens_per_s[trunk.runs[0].model] + evaluation[key]
+            for trunk in self.trunks
+            for key, tokens in trunk.trained_tokens(done).items()
+        }
+
+    def evaluation_seconds(self, tokens_per_s: Mapping[ModelConfig, float]) -> dict[str, float]:
+        """Of these, those that every run spends on the test set and on the points of its curve."""
         expected = {}
         for trunk in self.trunks:
-            for key, tokens in trunk.trained_tokens(done).items():
-                run = next(run for run in trunk.runs if run.key == key)
+            for run, key in zip(trunk.runs, trunk.keys, strict=True):
                 points = len(curve_steps(run.n_steps, run.batch_tokens))
                 evaluated = self.test_tokens + points * min(CURVE_POSITIONS, self.test_tokens)
-                expected[key] = (tokens + FORWARD_SHARE * evaluated) / tokens_per_s[run.model]
+                expected[key] = FORWARD_SHARE * evaluated / tokens_per_s[run.model]
         return expected
 
 
-def make_plan(sweep: SweepSpec, corpus: Corpus) -> Plan:
-    """Resolves every `auto`, and refuses by name what cannot be trained.
+def make_plan(
+    sweep: SweepSpec,
+    corpus: Corpus,
+    check: Callable[[SweepSpec, Cells, int], Iterable[str]] = problems_of,
+    rule: RuleFile | None = None,
+) -> Plan:
+    """Resolves every `auto`, by the tuned rule where there is one, and refuses by name what cannot or should not be trained.
+
+    `check` says what that is; a run that is no cell of a law asks only for what is `impossible`.
 
     Raises:
-        SpecError: D beyond one epoch, below one batch, or rows that fall on one shape; one line for each.
+        SpecError: rows that fall on one shape, D beyond one epoch, too few steps, too large a batch; one line for each.
     """
-    settings, problems = sweep.train, []
-    try:
-        shapes = sweep.shapes or [shape_for(n) for n in sweep.params]
-        models = [
-            ModelConfig.from_shape(n_layers, d_model, corpus.vocab_size, settings.context).model_copy(
-                update={"qk_norm": settings.qk_norm}
-            )
-            for n_layers, d_model in shapes
-        ]
-    except ValueError as error:
-        raise SpecError(f"{sweep.name}: {'shapes' if sweep.shapes else 'params'}: {error}") from None
-    if len(set(models)) < len(models):
-        problems.append(f"{sweep.name}: params: two values fall on one shape ({shapes}); give them further apart")
-    if settings.batch_tokens % settings.context:
-        problems.append(
-            f"{sweep.name}: train.batch_tokens = {settings.batch_tokens} is not a multiple of train.context = {settings.context}"
-        )
-    most = unique_tokens(len(corpus.train), settings.context)
-    columns = sorted({tokens // settings.batch_tokens * settings.batch_tokens for tokens in sweep.tokens})
-    for tokens in sweep.tokens:
-        if tokens > most:
-            problems.append(
-                f"{sweep.name}: tokens: D = {tokens:,} is beyond one epoch: the corpus has {most:,} unique training"
-                f" tokens at context {settings.context}; no run may see a token twice"
-            )
-        if tokens < settings.batch_tokens:
-            problems.append(f"{sweep.name}: tokens: D = {tokens:,} is less than one batch of {settings.batch_tokens:,}")
-    if problems:
+    most = unique_tokens(len(corpus.train), sweep.train.context)
+    cells = _checked(sweep, corpus, check, most)
+    tuned = {model: tuned_settings(rule, model, columns) for model, columns in cells.items()} if rule else {}
+    if tuned:  # D in whole numbers of the largest batch, so that columns stay equal
+        largest = max(batch for _, batch in tuned.values())
+        cells = _checked(_with(sweep, {"batch_tokens": largest}), corpus, check, most)
+    trunks: list[Trunk] = []
+    for model, columns in cells.items():
+        lr, batch = tuned.get(model, (sweep.train.lr, sweep.train.batch_tokens))
+        for seed in sweep.seeds:
+            trunks += _trunks(_row(_with(sweep, {"lr": lr, "batch_tokens": batch}), corpus, model, seed, columns))
+    return Plan(tuple(trunks), len(corpus.test), rule.digest if rule else None)
+
+
+def _checked(
+    sweep: SweepSpec, corpus: Corpus, check: Callable[[SweepSpec, Cells, int], Iterable[str]], most: int
+) -> Cells:
+    cells = cells_of(sweep, corpus.vocab_size)
+    if problems := list(check(sweep, cells, most)):
         raise SpecError("\n".join(problems))
-    rows = [_row(sweep, corpus, model, seed, columns) for model in models for seed in sweep.seeds]
-    return Plan(tuple(trunk for row in rows for trunk in _trunks(row)), len(corpus.test))
+    return cells
+
+
+def _with(sweep: SweepSpec, settings: dict[str, object]) -> SweepSpec:
+    """The sweep with some other training settings."""
+    return sweep.model_copy(update={"train": sweep.train.model_copy(update=settings)})
 
 
 def _trunks(row: tuple[RunSpec, ...]) -> tuple[Trunk, ...]:
@@ -114,7 +146,9 @@ def _trunks(row: tuple[RunSpec, ...]) -> tuple[Trunk, ...]:
     return (Trunk(row),) if row[0].schedule.shares_trunk else tuple(Trunk((run,)) for run in row)
 
 
-def _row(sweep: SweepSpec, corpus: Corpus, model: ModelConfig, seed: int, columns: list[int]) -> tuple[RunSpec, ...]:
+def _row(
+    sweep: SweepSpec, corpus: Corpus, model: ModelConfig, seed: int, columns: tuple[int, ...]
+) -> tuple[RunSpec, ...]:
     settings = sweep.train
     # Too long a warm-up moves the frontier exponent by 0.10 (Porian et al. 2024, arXiv 2406.19146).
     warmup = (
@@ -151,7 +185,7 @@ def _row(sweep: SweepSpec, corpus: Corpus, model: ModelConfig, seed: int, column
     )
 
 
-def planned_row(run: RunSpec) -> dict[str, object]:
+def planned_row(run: RunSpec, tuned: bool = False) -> dict[str, object]:
     """What the ledger says of a run before it is trained."""
     shape = run.model
     return {
@@ -165,6 +199,7 @@ def planned_row(run: RunSpec) -> dict[str, object]:
         "C_exact": training_flops(shape).total * run.tokens,
         "lr": run.optimizer.lr,
         "batch_tokens": run.batch_tokens,
+        "tuned": int(tuned),
         "seed": run.seed,
         "corpus": run.corpus,
         "spec": run.model_dump_json(),

@@ -19,7 +19,7 @@ from sixnd.analysis.report.content import content_of
 from sixnd.analysis.report.figures import figures
 from sixnd.analysis.report.interactive import interactive
 from sixnd.analysis.report.numbers import count, flops, rounded, rounded_interval
-from sixnd.analysis.report.page import _json, render
+from sixnd.analysis.report.page import json_of, render
 from sixnd.analysis.tables.table import RunTable
 from sixnd.analysis.verdicts import Verdict
 
@@ -177,7 +177,7 @@ def test_hostile_strings_stay_text(table: RunTable, fitted: Fit) -> None:
 def test_figure_json_cannot_close_its_script_element(table: RunTable, fitted: Fit) -> None:
     figure = figures(table, fitted)[0]
     chart = replace(figure.chart, x=Axis(HOSTILE + "<!--", "count", (0.0, 1.0)))
-    written = str(_json(replace(figure, chart=chart)))
+    written = str(json_of(replace(figure, chart=chart)))
     assert "<" not in written and ">" not in written
     assert json.loads(written)["layout"]["xaxis"]["title"]["text"] == HOSTILE + "<!--"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,23 +16,22 @@ from tests.conftest import tiny_spec
 
 
 def small_sweep() -> SweepSpec:
-    settings = TrainSettings(context=16, batch_tokens=64)
+    settings = TrainSettings(context=16, batch_tokens=16)
     return SweepSpec(
         name="t",
         corpus=tiny_spec(),
-        tokens=[2560, 5120, 10_240],
-        shapes=[(1, 32), (3, 48), (6, 48)],
+        tokens=[1600, 3200, 6400],
+        shapes=[(1, 32), (2, 48)],
         seeds=[0, 1],
         train=settings,
     )
 
 
-def main(corpora: str, corpus: str, out: str) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background hands on that it is ignored
+def main(corpora: str, corpus: str, out: str, hours: str = "") -> None:
     sweep = small_sweep()
     plan = make_plan(sweep, open_corpus(corpus, Path(corpora)))
     try:
-        run_sweep(sweep, plan, Path(out), Path(corpora), partial(LocalExecutor, 2), {})
+        run_sweep(sweep, plan, Path(out), Path(corpora), partial(LocalExecutor, 2), {}, float(hours) if hours else None)
     except Interrupted as end:
         print(end)
         sys.exit(1)

@@ -23,7 +23,7 @@ test_fraction = 0.07
 vocab_size = 300
 [train]
 context = 32
-batch_tokens = 512
+batch_tokens = 128
 """
 
 

@@ -102,6 +102,7 @@ def test_train_leaves_a_run_and_says_what_it_reached(home: Path, run: Path) -> N
 
 def test_the_settings_are_a_sweeps_own(home: Path, run: Path) -> None:
     """The run of `sixnd train` is the cell of a sweep: the same spec, and so the same key."""
+    from sixnd.sweeps.planning.grid import impossible
     from sixnd.sweeps.planning.plan import make_plan
     from sixnd.sweeps.spec import load_sweep
     from sixnd.train.corpus.find import find_corpus
@@ -111,7 +112,7 @@ def test_the_settings_are_a_sweeps_own(home: Path, run: Path) -> None:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        (spec,) = make_plan(load_sweep("sweep.toml"), find_corpus("own", home / "corpora")).runs
+        (spec,) = make_plan(load_sweep("sweep.toml"), find_corpus("own", home / "corpora"), impossible).runs
     assert json.loads((run / "run.json").read_text())["key"] == spec.key
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
+from sixnd.models.config import ModelConfig
+from sixnd.sweeps.planning.packing import Packing, packing
 from sixnd.sweeps.planning.plan import Plan, make_plan, planned_row
 from sixnd.sweeps.spec import SpecError, SweepSpec, TrainSettings
 from sixnd.train.corpus.store import Corpus, unique_tokens
+from sixnd.train.memory import training_bytes
+from sixnd.train.speed import Probed
 
 from tests.conftest import tiny_spec
 
-SETTINGS = TrainSettings(context=16, batch_tokens=64)
+SETTINGS = TrainSettings(context=16, batch_tokens=32)
 
 
 def sweep(**changes: object) -> SweepSpec:
     base = {
         "name": "t",
         "corpus": tiny_spec(),
-        "tokens": [640, 1280, 2560],
+        "tokens": [3200, 6400, 12_800],
         "shapes": [[1, 32], [2, 32]],
         "train": SETTINGS,
         "seeds": [0, 1],
@@ -45,12 +51,12 @@ def test_what_is_done_costs_nothing(corpus: Corpus) -> None:
 
 def test_warmup_is_short(corpus: Corpus) -> None:
     plan = make_plan(sweep(), corpus)
-    assert {run.schedule.warmup_tokens for run in plan.runs} == {32}
+    assert {run.schedule.warmup_tokens for run in plan.runs} == {160}
 
 
 def test_growing_the_grid_keeps_the_keys(corpus: Corpus) -> None:
     before = {run.key for run in make_plan(sweep(), corpus).runs}
-    after = {run.key for run in make_plan(sweep(tokens=[640, 1280, 2560, 5120], seeds=[0, 1, 2]), corpus).runs}
+    after = {run.key for run in make_plan(sweep(tokens=[3200, 6400, 12_800, 15_360], seeds=[0, 1, 2]), corpus).runs}
     assert before < after
 
 
@@ -69,8 +75,10 @@ def test_rows_know_their_counts(corpus: Corpus) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"tokens": [640, 10_000_000]}, "D = 10,000,000 is beyond one epoch"),
-        ({"tokens": [32]}, "D = 32 is less than one batch"),
+        ({"tokens": [6400, 10_000_000]}, "D = 10,000,000 is beyond one epoch"),
+        ({"tokens": [3199, 12_800]}, "D = 3,199 is 99 steps of train.batch_tokens = 32"),
+        ({"tokens": [31, 3200]}, "D = 31 is less than one batch of 32"),
+        ({"tokens": [], "tokens_per_parameter": [0.01]}, "D = 192 is 6 steps"),
         ({"train": TrainSettings(context=16, batch_tokens=65)}, "train.batch_tokens = 65 is not a multiple"),
         ({"shapes": [[1, 33]]}, "shapes: "),
         ({"shapes": [], "params": [10]}, "outside the ladder"),
@@ -84,6 +92,21 @@ def test_what_cannot_be_trained_is_refused_by_name(corpus: Corpus, changes: dict
 
 
 def test_one_epoch_exactly_is_allowed(corpus: Corpus) -> None:
-    most = unique_tokens(len(corpus.train), 16) // 64 * 64
+    most = unique_tokens(len(corpus.train), 16) // 32 * 32
     plan: Plan = make_plan(sweep(tokens=[most]), corpus)
     assert plan.runs[0].tokens == most
+
+
+def probed(kind: Literal["cpu", "cuda"], gigabytes: float, slots: int) -> Probed:
+    return Probed(device="made-up", kind=kind, memory_bytes=int(gigabytes * 1e9), slots=slots, compiled=True, models=(), tokens_per_s=())  # fmt: skip
+
+
+def test_small_runs_share_a_gpu_as_its_memory_allows() -> None:
+    small, large = (ModelConfig.from_shape(layers, width, 1024, 256) for layers, width in ((2, 32), (24, 1024)))
+    assert packing(probed("cpu", 24, 2), {small}, 2048, None) == Packing(2, 1)
+    assert packing(probed("cuda", 80, 8), {small}, 2048, None) == Packing(32, 8)
+    assert packing(probed("cuda", 80, 8), {small}, 2048, 8) == Packing(8, 8)
+    tight = packing(probed("cuda", 12, 1), {small, large}, 2048, None)
+    need = training_bytes(large, 2048, "cuda")
+    assert tight.slots * tight.most_stacked * need <= 12e9
+    assert packing(probed("cuda", 1, 1), {large}, 2048, None) == Packing(1, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sixnd.sweeps.spec import SpecError, load_corpus, load_sweep, parse_count
+from sixnd.sweeps.spec import SpecError, load_corpus, load_sweep, parse_budget, parse_count
 
 GOOD = 'name = "t"\ntokens = ["1M", 2e6, 3_000_000]\nshapes = [[2, 32]]\n'
 
@@ -43,6 +43,31 @@ def test_the_preset_is_the_grid_of_the_demo() -> None:
     assert len(demo.shapes) >= 5 and len(demo.tokens) >= 4
 
 
+def test_what_a_ledger_keeps_to_is_the_corpus_and_the_training(tmp_path: Path) -> None:
+    plain = load_sweep(write(tmp_path, GOOD))
+    other = load_sweep(
+        write(tmp_path, GOOD),
+        ("name=u", "workers=3", "executor=ray", "ray.gpus_per_run=0.25", "budget.hours=2", 'trackers=["mlflow"]'),
+    )
+    assert plain.settings() == other.settings() and set(plain.settings()) == {"corpus", "train"}
+    assert plain.grid() == other.grid()
+    assert load_sweep(write(tmp_path, GOOD), ('tokens=["1M"]',)).grid() != plain.grid()
+
+
+@pytest.mark.parametrize(
+    ("text", "hours", "flops"), [("2h", 2.0, None), ("90m", 1.5, None), ("1e18", None, 1e18), ("0.5h", 0.5, None)]
+)
+def test_budgets(text: str, hours: float | None, flops: float | None) -> None:
+    budget = parse_budget(text)
+    assert (budget.hours, budget.flops) == (hours, flops)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1h", "0", "nan", "infh", "2 days"])
+def test_what_is_no_budget(text: str) -> None:
+    with pytest.raises(SpecError, match=r"--budget .*'2h'.*'90m'.*'1e18'"):
+        parse_budget(text)
+
+
 @pytest.mark.parametrize(
     ("text", "overrides", "says"),
     [
@@ -69,7 +94,20 @@ def test_the_preset_is_the_grid_of_the_demo() -> None:
         (GOOD, ("shapes=[[2]]",), ["shapes.0"]),
         (GOOD, ("workers=0",), ["workers", "greater than or equal to 1"]),
         (GOOD, ("name=../x",), ["name"]),
-        ('name = "t"\n', (), ["tokens", "required"]),
+        ('name = "t"\n', (), ["one of tokens", "tokens_per_parameter", "isoflop"]),
+        (GOOD, ("tokens_per_parameter=[20]",), ["one of tokens"]),
+        (GOOD, ('isoflop.flops=["1e15"]',), ["one of tokens"]),
+        ('name = "t"\nshapes = [[2, 32]]\n[isoflop]\nflops = [1e12]\n', (), ["[isoflop] brings its own models"]),
+        ('name = "t"\n[isoflop]\nflops = ["lots"]\n', (), ["isoflop.flops.0", "'lots'", "1e15"]),
+        ('name = "t"\n[isoflop]\nflops = [1e12, 1e12]\n', (), ["flops names a value twice"]),
+        ('name = "t"\n[isoflop]\nflops = [1e12]\nwidth = 3\n', (), ["isoflop.width", "unknown key", "spread"]),
+        ('name = "t"\n[isoflop]\nflops = [1e12]\nfit = "x"\ntokens_per_parameter = 9\n', (), ["not both"]),
+        (GOOD, ("budget.hours=-1",), ["budget.hours", "greater than 0"]),
+        (GOOD, ("budget.euros=1",), ["budget.euros", "unknown key", "hours, flops"]),
+        (GOOD, ("executor=dask",), ["executor", "'local' or 'ray'"]),
+        (GOOD, ("ray.nodes=2",), ["ray.nodes", "unknown key", "address"]),
+        (GOOD, ('trackers=["excel"]',), ["trackers.0", "(wandb|trackio|"]),
+        (GOOD, ('trackers=["wandb","wandb"]',), ["trackers names a value twice"]),
         ("name = ", (), ["not valid TOML"]),
     ],
 )

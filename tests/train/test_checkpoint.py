@@ -96,8 +96,8 @@ def test_stopped_twice_with_steps_lost_it_ends_the_same(
 KILLED_WHILE_WRITING = """
 import os, signal, sys
 from pathlib import Path
-from sixnd.train import checkpoint, evaluate, loop
-evaluate.CURVE_FIRST_TOKENS = 256
+from sixnd.train import checkpoint, curve, loop
+curve.CURVE_FIRST_TOKENS = 256
 from sixnd.train.spec import RunSpec
 fsync, spec = os.fsync, RunSpec.model_validate_json(sys.argv[1])
 def killing_fsync(fd):

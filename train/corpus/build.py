@@ -155,12 +155,14 @@ def _build(workspace: Workspace, spec: CorpusSpec, name: str, sources: Sequence[
     for i, source in enumerate(sources):
         reads.append(workspace.step(f"{i}-read", Read, partial(read, workspace, i, source, spec)))
         prepared.append(workspace.step(f"{i}-clean", Prepared, partial(prepare, workspace, i, reads[i], spec)))
-        left = prepared[i].test + prepared[i].train
+        left = prepared[i].test + prepared[i].validation + prepared[i].train
         say(f"{source.name}: {_of(left)} of {_of(reads[i].step.before)} after cleaning")
     selected = workspace.step("select", Selected, lambda: select(workspace, spec))
-    train, test = (sum(side, Count(documents=0, bytes=0)) for side in (selected.train, selected.test))
+    train, test = _total(selected.train), _total(selected.test)
+    tuning = f", {_of(_total(selected.validation))} for tuning" if spec.validation_fraction else ""
     say(
-        f"{_of(train)} for training and {_of(test)} held out after deduplication ({_state(spec)} bytes of state a document)"
+        f"{_of(train)} for training{tuning} and {_of(test)} held out after deduplication"
+        f" ({_state(spec)} bytes of state a document)"
     )
     overlaps = None
     if contamination := spec.contamination:
@@ -174,18 +176,22 @@ def _build(workspace: Workspace, spec: CorpusSpec, name: str, sources: Sequence[
     train_side = workspace.step("train-shards", Encoded, lambda: encode(workspace, spec, "train", chosen, out, None))
     kept = overlaps.kept if overlaps else None
     test_side = workspace.step("test-shards", Encoded, lambda: encode(workspace, spec, "test", chosen, out, kept))
+    validation_side = None
+    if spec.validation_fraction:
+        encode_it = partial(encode, workspace, spec, "validation", chosen, out, None)
+        validation_side = workspace.step("validation-shards", Encoded, encode_it)
     steps = [
         (reads[i].step, *prepared[i].steps, *selected.steps[i], *(overlaps.steps[i : i + 1] if overlaps else ()))
         for i in range(n)
     ]
-    manifest = _manifest(spec, name, sources, steps, overlaps, chosen, train_side, test_side)
+    manifest = _manifest(spec, name, sources, steps, overlaps, chosen, train_side, test_side, validation_side)
     shutil.copyfile(workspace.folder / TOKENIZER, out / TOKENIZER)
     _write(out / MANIFEST, manifest)
     _write(out / BUILT, _built(workspace, spec))
     for file in (out / TOKENIZER, out):
         sync(file)
     say(
-        f"corpus {spec.name}: {manifest.train.tokens:,} training and {manifest.test.tokens:,} test tokens"
+        f"corpus {spec.name}: {', '.join(f'{count.tokens:,} {side}' for side, count in manifest.sides.items())} tokens"
         f" ({manifest.bytes_per_token:.2f} bytes a token) in {sum(workspace.seconds.values()):.0f} s"
     )
 
@@ -222,6 +228,7 @@ def _manifest(
     chosen: TokenizerReceipt,
     train: Encoded,
     test: Encoded,
+    validation: Encoded | None,
 ) -> Manifest:
     """The receipt, put together from the receipts of the steps."""
     entries = []
@@ -238,12 +245,13 @@ def _manifest(
                 steps=tuple(step.with_tokens(per_byte) for step in steps[i]),
                 train=train.counts[i],
                 test=test.counts[i],
+                validation=validation.counts[i] if validation else None,
             )
         )
     shares: Sequence[float | None] = [None] * len(test.documents)
     if overlaps:
         shares = [share for share, kept in zip(overlaps.shares, overlaps.kept, strict=True) if kept]
-    total_train, total_test = (sum(side.counts, Count(documents=0, bytes=0)) for side in (train, test))
+    total_train = _total(train.counts)
     return Manifest(
         format_version=FORMAT_VERSION,
         hash=name,
@@ -251,7 +259,7 @@ def _manifest(
         spec=spec,
         sources=tuple(entries),
         train=total_train,
-        test=total_test,
+        test=_total(test.counts),
         test_text_sha256=test.text_sha256,
         vocab_size=chosen.vocab_size,
         end_of_text_id=chosen.end_of_text_id,
@@ -260,9 +268,20 @@ def _manifest(
         dtype=token_dtype(chosen.vocab_size).str,
         train_shards=train.shards,
         test_shards=test.shards,
-        test_documents=tuple(
-            DocumentEntry(source=sources[source].name, id=id, bytes=size, tokens=tokens, overlap=share)
-            for (source, id, size, tokens), share in zip(test.documents, shares, strict=True)
-        ),
+        test_documents=_entries(sources, test, shares),
         versions={"sixnd": version("sixnd"), "python": platform.python_version()} | _versions(spec),
+        validation=_total(validation.counts) if validation else None,
+        validation_shards=validation.shards if validation else (),
+        validation_documents=_entries(sources, validation, [None] * len(validation.documents)) if validation else (),
     )
+
+
+def _entries(sources: Sequence[Source], side: Encoded, shares: Sequence[float | None]) -> tuple[DocumentEntry, ...]:
+    return tuple(
+        DocumentEntry(source=sources[source].name, id=id, bytes=size, tokens=tokens, overlap=share)
+        for (source, id, size, tokens), share in zip(side.documents, shares, strict=True)
+    )
+
+
+def _total(counts: Sequence[Count]) -> Count:
+    return sum(counts, Count(documents=0, bytes=0))

@@ -18,8 +18,8 @@ from pydantic import BaseModel
 
 from .contamination import GramIndex, GramSet, band
 from .documents import Batch, read_batches
-from .manifest import TOKENIZER, Count, ShardEntry, Step
-from .prepare import Side, files_of
+from .manifest import TOKENIZER, Count, ShardEntry, Side, Step
+from .prepare import files_of
 from .select import KEPT, Order
 from .spec import Contamination, CorpusError, CorpusSpec
 from .store import ShardWriter, sync, token_dtype
@@ -48,7 +48,7 @@ class Encoded(BaseModel):
     shards: tuple[ShardEntry, ...]
     counts: tuple[Count, ...]
     text_sha256: str
-    documents: tuple[tuple[int, str, int, int], ...]  # source, id, bytes, tokens; on the test side alone
+    documents: tuple[tuple[int, str, int, int], ...]  # source, id, bytes, tokens; on the held-out sides alone
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class FoundIn:
 def kept_batches(workspace: Workspace, spec: CorpusSpec, side: Side) -> Iterator[tuple[int, Batch]]:
     """The kept documents of one side, source by source: (source, batch). Held-out ones are cut to test_document_bytes."""
     kept_T = np.load(workspace.folder / KEPT)
-    most = spec.test_document_bytes if side == "test" else None
+    most = None if side == "train" else spec.test_document_bytes
     for part in Order.of(workspace, len(spec.sources)).parts:
         if part.side == side:
             row = part.first
@@ -98,7 +98,7 @@ def find_overlaps(workspace: Workspace, spec: CorpusSpec, contamination: Contami
     bands = [band(share) for share in shares.tolist()]
     kept = np.array([contamination.action == "flag" or each == "clean" for each in bands], bool)
     order, before_T = Order.of(workspace, n_sources), np.load(workspace.folder / KEPT)
-    rows, after_T = np.flatnonzero(before_T & order.is_test_T), before_T.copy()
+    rows, after_T = np.flatnonzero(before_T & order.on("test")), before_T.copy()
     after_T[rows[~kept]] = False
     steps = []
     for source in range(n_sources):
@@ -168,7 +168,7 @@ def encode(
             data = text.encode()
             digest.update(data + b"\0")
             counts[source] += Count(documents=1, bytes=len(data), tokens=len(tokens))
-            if side == "test":
+            if side != "train":
                 documents.append((source, id, len(data), len(tokens)))
     writer.close()
     return Encoded(

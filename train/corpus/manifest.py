@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from .spec import CorpusSpec
 
+HeldOut = Literal["test", "validation"]
+Side = Literal[HeldOut, "train"]
 FORMAT_VERSION = 2
 MANIFEST, TOKENIZER, BUILT = "manifest.json", "tokenizer.json", "built.json"
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _absent(value: object) -> bool:
+    """Of a corpus without a validation side: left out, so that its manifest has the bytes it had before there was one."""
+    return not value
 
 
 class Count(_Frozen):
@@ -59,7 +66,7 @@ class Step(_Frozen):
 
 
 class SourceEntry(_Frozen):
-    """One source and what the corpus took of it. Tokens of `train` and `test` are counted, those of steps estimated."""
+    """One source and what the corpus took of it. Tokens of its sides are counted, those of steps estimated."""
 
     name: str
     kind: str
@@ -69,6 +76,11 @@ class SourceEntry(_Frozen):
     steps: tuple[Step, ...]
     train: Count
     test: Count
+    validation: Count | None = Field(default=None, exclude_if=_absent)
+
+    @property
+    def sides(self) -> dict[Side, Count]:
+        return _sides(self)
 
 
 class ShardEntry(_Frozen):
@@ -88,7 +100,10 @@ class DocumentEntry(_Frozen):
 
 
 class Manifest(_Frozen):
-    """The corpus' receipt. A step's tokens are its bytes at the source's own tokens per byte, one more a document."""
+    """The corpus' receipt. A step's tokens are its bytes at the source's own tokens per byte, one more a document.
+
+    Validation documents are not searched for training text: their overlap is None.
+    """
 
     format_version: int
     hash: str
@@ -107,6 +122,24 @@ class Manifest(_Frozen):
     test_shards: tuple[ShardEntry, ...]
     test_documents: tuple[DocumentEntry, ...]
     versions: dict[str, str]
+    validation: Count | None = Field(default=None, exclude_if=_absent)
+    validation_shards: tuple[ShardEntry, ...] = Field(default=(), exclude_if=_absent)
+    validation_documents: tuple[DocumentEntry, ...] = Field(default=(), exclude_if=_absent)
+
+    @property
+    def shards(self) -> tuple[ShardEntry, ...]:
+        """Of all sides."""
+        return (*self.train_shards, *self.test_shards, *self.validation_shards)
+
+    @property
+    def sides(self) -> dict[Side, Count]:
+        return _sides(self)
+
+
+def _sides(entry: SourceEntry | Manifest) -> dict[Side, Count]:
+    """What is stored on each side that the corpus has."""
+    sides: dict[Side, Count] = {"train": entry.train, "test": entry.test}
+    return sides | {"validation": entry.validation} if entry.validation else sides
 
 
 class Built(_Frozen):

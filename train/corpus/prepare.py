@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from .clean import STEPS, Cleaned, Cleaner
 from .dedup import digests
 from .documents import Batch, DocumentWriter, read_batches
-from .manifest import Count, Example, Step
+from .manifest import Count, Example, Side, Step
 from .minhash import signatures
 from .sources import Source
 from .spec import CorpusError, CorpusSpec, NearDuplicates
@@ -24,8 +24,7 @@ from .store import sync
 from .words import hash_words
 from .workspace import Workspace
 
-Side = Literal["test", "train"]
-SIDES: tuple[Side, Side] = ("test", "train")
+SIDES: tuple[Side, ...] = ("test", "validation", "train")
 EXAMPLES, BEGINNING = 3, 200  # of dropped documents: how many a step keeps, and how many characters of each
 
 
@@ -34,13 +33,14 @@ class Read(BaseModel):
 
     empty: int
     test: Count
+    validation: Count
     train: Count
     test_sha256: str  # over the held-out texts as they were read
 
     @property
     def step(self) -> Step:
         """Reading as a step: empty documents are all it drops."""
-        read = self.test + self.train
+        read = self.test + self.validation + self.train
         before = read + Count(documents=self.empty, bytes=0)
         return Step(step="read", before=before, after=read, dropped={"read: empty": self.empty} if self.empty else {})
 
@@ -49,6 +49,7 @@ class Prepared(BaseModel):
     """What cleaning left of one source."""
 
     test: Count
+    validation: Count
     train: Count
     steps: tuple[Step, ...]
 
@@ -76,20 +77,34 @@ def is_test(text: str, test_fraction: float) -> bool:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") < test_fraction * 2**64
 
 
-def read(workspace: Workspace, number: int, source: Source, spec: CorpusSpec) -> Read:
-    """Writes a source's documents: test candidates until their bytes are reached, training text up to `max_bytes`.
+def side_of(text: str, spec: CorpusSpec) -> Side:
+    """The side of a document. Validation documents are those that a larger test_fraction would hold out next."""
+    if is_test(text, spec.test_fraction):
+        return "test"
+    if spec.validation_fraction and is_test(text, spec.test_fraction + spec.validation_fraction):
+        return "validation"
+    return "train"
 
-    The test candidates depend on the source, test_fraction and test_bytes alone: where training text is full before them,
-    reading goes on until they are.
+
+def read(workspace: Workspace, number: int, source: Source, spec: CorpusSpec) -> Read:
+    """Writes a source's documents: each held-out side until its bytes are reached, training text up to `max_bytes`.
+
+    The test candidates depend on the source, test_fraction and test_bytes alone, those of the validation side on its own
+    two as well: where training text is full before them, reading goes on until they are.
 
     Raises:
         CorpusError: a document is too long, or there is none.
     """
     files = {side: files_of(workspace, number, side).read for side in SIDES}
-    limit = {"test": test_limit(spec, number), "train": spec.sources[number].max_bytes or math.inf}
-    full = {"test": False, "train": False}
+    limit: dict[Side, float] = {
+        "test": held_out_limit(spec, number, spec.test_bytes),
+        "validation": held_out_limit(spec, number, spec.validation_bytes),
+        "train": spec.sources[number].max_bytes or math.inf,
+    }
+    full: dict[Side, bool] = {"test": False, "validation": spec.validation_fraction is None, "train": False}
     empty, digest = 0, hashlib.sha256()
-    with DocumentWriter(files["test"]) as test, DocumentWriter(files["train"]) as train:
+    with ExitStack() as stack:
+        writers = {side: stack.enter_context(DocumentWriter(path)) for side, path in files.items()}
         for document in source.documents():
             text, size = document.text, len(document.text.encode())
             if size > spec.max_document_bytes:
@@ -100,28 +115,31 @@ def read(workspace: Workspace, number: int, source: Source, spec: CorpusSpec) ->
             if not text.strip():
                 empty += 1
                 continue
-            held_out = not full["test"] and is_test(text, spec.test_fraction)
-            side, writer = ("test", test) if held_out else ("train", train)
+            side = side_of(text, spec)
+            if full[side]:
+                side = "train"
+            writer = writers[side]
             full[side] = full[side] or writer.count.bytes + size > limit[side]  # the first that does not fit closes it
             if not full[side]:
                 writer.add(document.id, text)
-                if held_out:
+                if side == "test":
                     digest.update(text.encode() + b"\0")
             if all(full.values()):
                 break
-    if not (test.count.documents or train.count.documents):
+    test, validation, train = (writers[side].count for side in SIDES)
+    if not (test + validation + train).documents:
         raise CorpusError(f"{source.name}: no document with text in it")
     for path in files.values():
         sync(path)
-    return Read(empty=empty, test=test.count, train=train.count, test_sha256=digest.hexdigest())
+    return Read(empty=empty, test=test, validation=validation, train=train, test_sha256=digest.hexdigest())
 
 
-def test_limit(spec: CorpusSpec, number: int) -> float:
-    """Bytes that one source may hold out: its share of test_bytes by weight, or an equal one."""
-    if spec.test_bytes is None:
+def held_out_limit(spec: CorpusSpec, number: int, most_bytes: int | None) -> float:
+    """Bytes that one source may hold out on a side of `most_bytes`: its share by weight, or an equal one."""
+    if most_bytes is None:
         return math.inf
     weights = [source.weight or 1.0 for source in spec.sources]
-    return spec.test_bytes * weights[number] / sum(weights)
+    return most_bytes * weights[number] / sum(weights)
 
 
 @dataclass(frozen=True)
@@ -161,7 +179,8 @@ def prepare(workspace: Workspace, number: int, read: Read, spec: CorpusSpec) -> 
     quality = spec.sources[number].quality
     cleaner = Cleaner.of(spec.clean, spec.clean.quality if quality is None else quality)
     work = Work(cleaner, spec.near or None)
-    tally, counts = Tally(), {}
+    tally = Tally()
+    counts: dict[Side, Count] = {}
     for side in SIDES:
         files = files_of(workspace, number, side)
         with (
@@ -181,7 +200,7 @@ def prepare(workspace: Workspace, number: int, read: Read, spec: CorpusSpec) -> 
         for path in (files.clean, files.sizes, files.digests, files.signatures):
             sync(path)
         counts[side] = writer.count
-    return Prepared(test=counts["test"], train=counts["train"], steps=tally.steps(read.step.after))
+    return Prepared(**counts, steps=tally.steps(read.step.after))
 
 
 class Tally:

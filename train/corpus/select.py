@@ -1,7 +1,8 @@
 """Which documents stay: the first of each text, the first of each near-duplicate cluster, and then the mixture.
 
-Documents have one fixed order: every source's test candidates, then every source's training documents. So the first copy
-of a text that stands on both sides is the held-out one, and no amount of training text changes the test set.
+Documents have one fixed order: every source's test candidates, then its validation candidates, then every source's training
+documents. So the first copy of a text that stands on several sides is the held-out one, no amount of training text changes
+the held-out sides, and a validation side does not change the test set.
 
 Shape suffixes: T documents of all sources and sides, in that order.
 """
@@ -20,8 +21,8 @@ from pydantic import BaseModel
 
 from .dedup import clusters, first_copies, near_first
 from .documents import read_batches
-from .manifest import Count, Example, Step
-from .prepare import BEGINNING, EXAMPLES, SIDES, Side, files_of
+from .manifest import Count, Example, Side, Step
+from .prepare import BEGINNING, EXAMPLES, SIDES, files_of
 from .spec import CorpusError, CorpusSpec, NearDuplicates
 from .store import sync
 from .words import mix
@@ -35,6 +36,7 @@ class Selected(BaseModel):
 
     steps: tuple[tuple[Step, ...], ...]
     test: tuple[Count, ...]
+    validation: tuple[Count, ...]
     train: tuple[Count, ...]
 
 
@@ -55,7 +57,7 @@ class Order:
     parts: tuple[Part, ...]
     sizes_T: NDArray[np.int64]
     source_T: NDArray[np.int64]
-    is_test_T: NDArray[np.bool_]
+    side_T: NDArray[np.int64]  # index into SIDES
 
     @classmethod
     def of(cls, workspace: Workspace, n_sources: int) -> Order:
@@ -67,8 +69,12 @@ class Order:
             parts=tuple(Part(source, side, ends[i], ends[i + 1]) for i, (source, side) in enumerate(keys)),
             sizes_T=np.concatenate(sizes),
             source_T=np.repeat([source for source, _ in keys], counts),
-            is_test_T=np.repeat([side == "test" for _, side in keys], counts),
+            side_T=np.repeat([SIDES.index(side) for _, side in keys], counts),
         )
+
+    def on(self, side: Side) -> NDArray[np.bool_]:
+        """(T,): which documents are on a side."""
+        return np.asarray(self.side_T == SIDES.index(side))
 
     def count(self, chosen_T: NDArray[np.bool_]) -> Count:
         return Count(documents=int(chosen_T.sum()), bytes=int(self.sizes_T[chosen_T].sum()))
@@ -78,7 +84,7 @@ def select(workspace: Workspace, spec: CorpusSpec) -> Selected:
     """Writes which documents stay (bool (T,), kept.npy) and counts what each step dropped.
 
     Raises:
-        CorpusError: nothing is left for training or for testing.
+        CorpusError: nothing is left on a side.
     """
     order = Order.of(workspace, len(spec.sources))
     digest_files = [files_of(workspace, part.source, part.side).digests for part in order.parts]
@@ -93,11 +99,16 @@ def select(workspace: Workspace, spec: CorpusSpec) -> Selected:
     stages["near"] = stages["exact"] & _stays_near(near_of_T, order, spec.near)
     stages["mixture"] = stages["near"] & _mixture(stages["near"], order, spec, mix(digests_T2[:, 0]))
     kept_T = stages["mixture"]
-    for side, wanted in (("test", order.is_test_T), ("training", ~order.is_test_T)):
-        if not (kept_T & wanted).any():
+    wanted: list[tuple[Side, str, str]] = [
+        ("test", "test", f"test_fraction = {spec.test_fraction}"),
+        ("train", "training", f"test_fraction = {spec.test_fraction}"),
+    ]
+    if spec.validation_fraction is not None:
+        wanted.append(("validation", "validation", f"validation_fraction = {spec.validation_fraction}"))
+    for side, word, fraction in wanted:
+        if not (kept_T & order.on(side)).any():
             raise CorpusError(
-                f"corpus {spec.name}: no {side} document is left at test_fraction = {spec.test_fraction}"
-                f" (of {wanted.sum():,} after cleaning)"
+                f"corpus {spec.name}: no {word} document is left at {fraction} (of {order.on(side).sum():,} after cleaning)"
             )
     np.save(workspace.folder / KEPT, kept_T)
     sync(workspace.folder / KEPT)
@@ -118,18 +129,17 @@ def select(workspace: Workspace, spec: CorpusSpec) -> Selected:
             )
             before_T = after_T
         steps.append(tuple(of_source))
-    sources = range(len(spec.sources))
-    return Selected(
-        steps=tuple(steps),
-        test=tuple(order.count(kept_T & order.is_test_T & (order.source_T == source)) for source in sources),
-        train=tuple(order.count(kept_T & ~order.is_test_T & (order.source_T == source)) for source in sources),
+    test, validation, train = (
+        tuple(order.count(kept_T & order.on(side) & (order.source_T == source)) for source in range(len(spec.sources)))
+        for side in SIDES
     )
+    return Selected(steps=tuple(steps), test=test, validation=validation, train=train)
 
 
 def _stays_near(near_of_T: NDArray[np.int64], order: Order, near: NearDuplicates | Literal[False]) -> NDArray[np.bool_]:
     """The first of each cluster, or, where all are kept, those on the side of their cluster's first."""
     if near and near.keep == "all":
-        return np.asarray(order.is_test_T[clusters(near_of_T)] == order.is_test_T)
+        return np.asarray(order.side_T[clusters(near_of_T)] == order.side_T)
     return np.asarray(near_of_T == np.arange(len(near_of_T)))
 
 
@@ -138,7 +148,7 @@ def _mixture(
 ) -> NDArray[np.bool_]:
     """Training documents up to each source's share of the mixture, chosen by the hash of their text: a smaller corpus is part of a larger one."""
     fits_T = np.ones_like(alive_T)
-    train_T = alive_T & ~order.is_test_T
+    train_T = alive_T & order.on("train")
     available = np.array(
         [order.count(train_T & (order.source_T == source)).bytes for source in range(len(spec.sources))]
     )

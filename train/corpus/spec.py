@@ -190,6 +190,19 @@ class CorpusSpec(_Spec):
         exclude_if=lambda most: most is None,  # corpora hashed before there was a limit keep their names
         description="of a held-out document, the beginning that is kept: many documents in a small test set",
     )
+    # Left out of a dump where there is none: corpora hashed before there was a validation side keep their names.
+    validation_fraction: float | None = Field(
+        default=None,
+        gt=0,
+        lt=0.5,
+        exclude_if=lambda fraction: fraction is None,
+        description="chance of a document to be held out for tuning, beside the test set; none: there is no such side",
+    )
+    validation_bytes: Bytes | None = Field(
+        default=None,
+        exclude_if=lambda most: most is None,
+        description="text held out for tuning at most, before cleaning, as test_bytes",
+    )
     train_bytes: Bytes | None = Field(default=None, description="training text taken at most, after cleaning")
     max_document_bytes: Bytes = 10_000_000
     clean: Cleaning = Cleaning()
@@ -209,6 +222,14 @@ class CorpusSpec(_Spec):
         if self.test_bytes is None and (capped := [s.label for s in self.sources if s.max_bytes is not None]):
             raise ValueError(
                 f"max_bytes of {', '.join(capped)} needs test_bytes: without it the test set would grow with the training text"
+            )
+        if self.validation_bytes is not None and self.validation_fraction is None:
+            raise ValueError(
+                "validation_bytes needs validation_fraction, the chance of a document to be held out for tuning"
+            )
+        if self.validation_fraction is not None and self.validation_bytes is None and self.test_bytes is not None:
+            raise ValueError(
+                "validation_fraction beside test_bytes needs validation_bytes: both sides have a limit, or none"
             )
         weighted = [source.label for source in self.sources if source.weight is not None]
         if weighted and len(weighted) < len(labels):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from .manifest import FORMAT_VERSION, MANIFEST, TOKENIZER, Manifest, ShardEntry
+from .manifest import FORMAT_VERSION, MANIFEST, TOKENIZER, DocumentEntry, HeldOut, Manifest, ShardEntry
 from .spec import CorpusError
 from .tokenizer import load_tokenizer
 
@@ -100,7 +100,7 @@ class ShardedTokens:
 
 @dataclass(frozen=True)
 class HeldOutDocuments:
-    """Where each held-out document lies in the test tokens."""
+    """Where each held-out document lies in the tokens of its side."""
 
     offsets: NDArray[np.int64]  # (n_documents + 1,)
     bytes: NDArray[np.int64]  # (n_documents,) UTF-8 bytes of the text
@@ -134,15 +134,35 @@ class Corpus:
 
     @cached_property
     def train(self) -> ShardedTokens:
-        return ShardedTokens([self.path / shard.file for shard in self.manifest.train_shards], self.dtype)
+        return self._tokens(self.manifest.train_shards)
 
     @cached_property
     def test(self) -> ShardedTokens:
-        return ShardedTokens([self.path / shard.file for shard in self.manifest.test_shards], self.dtype)
+        return self._tokens(self.manifest.test_shards)
+
+    @cached_property
+    def validation(self) -> ShardedTokens:
+        """Empty where the corpus has no validation side."""
+        return self._tokens(self.manifest.validation_shards)
+
+    def _tokens(self, shards: tuple[ShardEntry, ...]) -> ShardedTokens:
+        return ShardedTokens([self.path / shard.file for shard in shards], self.dtype)
 
     @cached_property
     def test_documents(self) -> HeldOutDocuments:
-        entries = self.manifest.test_documents
+        return self._documents(self.manifest.test_documents)
+
+    @cached_property
+    def validation_documents(self) -> HeldOutDocuments:
+        return self._documents(self.manifest.validation_documents)
+
+    def tokens_of(self, side: HeldOut) -> ShardedTokens:
+        return self.test if side == "test" else self.validation
+
+    def documents_of(self, side: HeldOut) -> HeldOutDocuments:
+        return self.test_documents if side == "test" else self.validation_documents
+
+    def _documents(self, entries: tuple[DocumentEntry, ...]) -> HeldOutDocuments:
         return HeldOutDocuments(
             offsets=np.cumsum([0, *(entry.tokens for entry in entries)], dtype=np.int64),
             bytes=np.array([entry.bytes for entry in entries], dtype=np.int64),
@@ -172,7 +192,7 @@ def read_corpus(path: Path) -> Corpus:
         raise CorpusError(
             f"{path / MANIFEST}: format {manifest.format_version} where {FORMAT_VERSION} is needed; {AGAIN}"
         )
-    for shard in (*manifest.train_shards, *manifest.test_shards):
+    for shard in manifest.shards:
         file = path / shard.file
         size = file.stat().st_size if file.is_file() else 0
         if size != (expected := shard.tokens * corpus.dtype.itemsize):
@@ -198,7 +218,7 @@ def sync(path: Path) -> None:
 
 def damaged_files(corpus: Corpus) -> Iterator[str]:
     """Names of the files whose sha256 is not the manifest's; reads everything."""
-    expected = {shard.file: shard.sha256 for shard in (*corpus.manifest.train_shards, *corpus.manifest.test_shards)}
+    expected = {shard.file: shard.sha256 for shard in corpus.manifest.shards}
     expected[TOKENIZER] = corpus.manifest.tokenizer_sha256
     for file, sha256 in expected.items():
         with (corpus.path / file).open("rb") as stream:

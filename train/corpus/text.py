@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .contamination import GramIndex
+from .manifest import Side
 from .store import Corpus, ShardedTokens, Token
 from .words import hash_words, join_words
 
@@ -29,10 +30,10 @@ class StoredText:
     source_D: NDArray[np.int64]
 
     @classmethod
-    def of(cls, corpus: Corpus, side: str) -> StoredText:
-        """`side` is "train" or "test"."""
-        tokens = corpus.train if side == "train" else corpus.test
-        counts = [(source.train if side == "train" else source.test).documents for source in corpus.manifest.sources]
+    def of(cls, corpus: Corpus, side: Side) -> StoredText:
+        """`side` is one of the corpus'."""
+        tokens = corpus.train if side == "train" else corpus.tokens_of(side)
+        counts = [source.sides[side].documents for source in corpus.manifest.sources]
         starts = [
             start
             + np.flatnonzero(_read(tokens, start, min(2**24, len(tokens) - start)) == corpus.manifest.end_of_text_id)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from sixnd.train.corpus.build import build_corpus, build_from_sources, corpus_hash, open_corpus
 from sixnd.train.corpus.encode import beginning
+from sixnd.train.corpus.manifest import Side
 from sixnd.train.corpus.prepare import is_test
 from sixnd.train.corpus.sources import Document, Source
 from sixnd.train.corpus.spec import CorpusError, CorpusSpec, FilesSource
@@ -30,7 +31,7 @@ def built(root: Path, sources: Sequence[Source], spec: CorpusSpec = SPEC, proces
     return build_from_sources(spec, sources, root, lambda _: None, processes)
 
 
-def texts(corpus: Corpus, side: str) -> list[str]:
+def texts(corpus: Corpus, side: Side) -> list[str]:
     return [text for batch in StoredText.of(corpus, side).batches() for text in batch]
 
 
@@ -44,6 +45,70 @@ def test_the_split_survives_reordering_and_additions(tmp_path: Path) -> None:
     for side in ("train", "test"):
         assert set(texts(one, side)) <= set(texts(two, side))
     assert 0.1 < one.manifest.test.documents / 200 < 0.3
+
+
+def test_a_validation_side_moves_neither_the_test_set_nor_itself(tmp_path: Path) -> None:
+    """Its documents come from the training side; more text and another order change neither held-out side."""
+    documents = make_documents(200)
+    more = random.Random(0).sample(documents, len(documents)) + make_documents(50, seed=9)
+    without = built(tmp_path, [make_source(documents)])
+    spec = tiny_spec(validation_fraction=0.2)
+    one, two = built(tmp_path, [make_source(documents)], spec), built(tmp_path, [make_source(more)], spec)
+    assert texts(one, "test") == texts(without, "test")
+    assert sorted(texts(one, "validation") + texts(one, "train")) == sorted(texts(without, "train"))
+    assert 0.1 < one.manifest.sides["validation"].documents / 200 < 0.3
+    for side in ("train", "test", "validation"):
+        assert set(texts(one, side)) <= set(texts(two, side))
+    assert one.validation_documents.offsets[-1] == len(one.validation) == one.manifest.sides["validation"].tokens
+    assert sum(count.documents for count in one.manifest.sides.values()) == 200
+    damaged = one.path / one.manifest.validation_shards[0].file
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    assert list(damaged_files(one)) == [damaged.name]
+
+
+def test_a_corpus_without_a_validation_side_is_as_it_was_before_there_was_one(tmp_path: Path) -> None:
+    corpus = built(tmp_path, [make_source(make_documents(60))])
+    assert "validation" not in (corpus.path / "manifest.json").read_text()
+    assert "validation" not in SPEC.model_dump_json()
+    assert len(corpus.validation) == 0 and list(corpus.manifest.sides) == ["train", "test"]
+
+
+@pytest.mark.parametrize("keep", ["first", "all"])
+def test_no_cluster_of_near_duplicates_straddles_the_validation_side(tmp_path: Path, keep: str) -> None:
+    """Three versions of every document, which a split by text alone would scatter over the sides."""
+    documents = [
+        Document("made-up", f"{d.id}-{n}", f"{d.text} {'and so on ' * n}") for d in make_documents(90) for n in range(3)
+    ]
+    spec = tiny_spec(validation_fraction=0.2, near={"keep": keep, "similarity": 0.7, "rows": 2})
+    corpus = built(tmp_path, [make_source(documents)], spec)
+    side_of = {text.split(" and so on")[0].strip(): set[str]() for text in (d.text for d in documents)}
+    for side in corpus.manifest.sides:
+        for text in texts(corpus, side):
+            side_of[text.split(" and so on")[0].strip()].add(side)
+    assert {len(sides) for sides in side_of.values()} == {1}
+    assert {side for sides in side_of.values() for side in sides} == {"train", "test", "validation"}
+
+
+def test_the_validation_side_is_the_same_at_any_amount_of_training_text(tmp_path: Path) -> None:
+    documents = make_documents(300)
+    whole, part = (
+        CorpusSpec.model_validate(
+            tiny_spec(test_bytes=8_000, validation_fraction=0.2, validation_bytes=6_000).model_dump()
+            | {"sources": [FilesSource(kind="files", name="made-up", paths=("*",), max_bytes=most)]}
+        )
+        for most in (None, 30_000)
+    )
+    one, two = (built(tmp_path, [make_source(documents)], spec) for spec in (whole, part))
+    assert one.manifest.train.documents > 2 * two.manifest.train.documents
+    assert texts(one, "validation") == texts(two, "validation") and texts(one, "test") == texts(two, "test")
+    assert 5_000 < one.manifest.sides["validation"].bytes <= 6_000
+
+
+def test_validation_settings_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match="validation_bytes needs validation_fraction"):
+        tiny_spec(validation_bytes=1000)
+    with pytest.raises(ValueError, match="needs validation_bytes"):
+        tiny_spec(test_bytes=1000, validation_fraction=0.1)
 
 
 def test_no_text_stands_on_both_sides_or_twice(tmp_path: Path) -> None:

@@ -1,0 +1,35 @@
+"""How many small runs share a GPU: those of one shape stacked as one program, and several such programs beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from ...models.config import ModelConfig
+from ...train.memory import training_bytes
+from ...train.speed import Probed
+
+MOST_STACKED = 8  # runs of one shape as one program: what a launch costs is shared by them
+MOST_BESIDE = 4  # programs on one GPU; without MPS they take turns, so that more hide little
+USABLE = 0.9  # of a GPU's memory
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What a `LocalExecutor` is given."""
+
+    slots: int = 1
+    most_stacked: int = 1
+
+
+def packing(device: Probed, models: Collection[ModelConfig], batch_tokens: int, workers: int | None) -> Packing:
+    """On CPUs a run a slot, unstacked: stacking gains nothing there. On GPUs as many as the largest model leaves room for.
+
+    `workers` is the number of slots that was asked for, in place of what the memory would hold.
+    """
+    if device.kind == "cpu":
+        return Packing(device.slots)
+    room = int(USABLE * device.memory_bytes / max(training_bytes(model, batch_tokens, "cuda") for model in models))
+    stacked = max(1, min(MOST_STACKED, room))
+    beside = max(1, min(MOST_BESIDE, room // stacked))
+    return Packing(workers or device.slots * beside, stacked)

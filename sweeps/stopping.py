@@ -1,0 +1,42 @@
+"""Ctrl-C and SIGTERM: the first asks for an orderly stop, the second ends at once."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # a preempted machine sends SIGTERM some seconds before it goes
+
+
+@dataclass
+class StopRequest:
+    """Whether somebody asked to stop."""
+
+    asked: bool = False
+
+    def __call__(self) -> bool:
+        return self.asked
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Inside the block the first of SIGNALS sets the request, and the second raises KeyboardInterrupt.
+
+    Must be entered in the main thread, as Python's signal handlers are.
+    """
+    request = StopRequest()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if request.asked:
+            raise KeyboardInterrupt
+        request.asked = True
+
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,239 @@
+"""`sixnd tune`: plan the ladder, train it through the sweep's own driver, extend it, and write the rule and its page."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ...analysis.tuning.ladder import Ladder, climb
+from ...analysis.tuning.optima import LadderTable
+from ...analysis.tuning.rule import PowerLaw
+from ...models.config import ModelConfig
+from ...models.flops import six_n
+from ...train.corpus.store import Corpus
+from ..driver import run_sweep
+from ..executors.interface import Executor, Places
+from ..ledger.store import FILE, open_ledger
+from ..planning.plan import Plan
+from ..show import seconds_in_words, short, where_is
+from ..spec import SweepSpec
+from .design import Design, Rates, design
+from .rule_file import (
+    FOLDER,
+    RULE,
+    RuleFile,
+    check_rule,
+    read_rule,
+    rule_file,
+    tuned_settings,
+    worst_excess,
+    write_rule,
+)
+
+PAGE = "report.html"
+Speeds = Callable[[set[ModelConfig], int], Mapping[ModelConfig, float]]  # models and batch -> tokens/s of each
+
+
+class NotBracketed(Exception):
+    """The ladder gave no rule; the message says why, and what is safe."""
+
+    exit_code = 1
+
+
+def rule_of(sweep: SweepSpec, out: Path) -> RuleFile | None:
+    """The rule that the grid of a sweep is to use: None without a [tuning] table, and while its ladder is not finished.
+
+    Raises:
+        SpecError: `tuning.rule` cannot be read, or a rule was tuned with other settings.
+    """
+    if sweep.tuning is None:
+        return None
+    path = Path(sweep.tuning.rule) if sweep.tuning.rule else out / FOLDER / RULE
+    if sweep.tuning.rule is None and not path.is_file():
+        return None
+    rule = read_rule(path)
+    check_rule(rule, path, sweep.train.model_dump(mode="json"))
+    return rule
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A ladder that is ready to be shown or trained."""
+
+    design: Design
+    grid: Plan  # at the published rule
+    out: Path  # of the sweep; the ladder's own folder lies in it
+    corpora: Path
+    speeds: Speeds
+
+    @classmethod
+    def of(cls, sweep: SweepSpec, grid: Plan, corpus: Corpus, out: Path, corpora: Path, speeds: Speeds) -> Tuning:
+        """
+        Raises:
+            SpecError: there is nothing to tune, or nothing to tune on.
+        """
+        return cls(design(sweep, grid, corpus), grid, out, corpora, speeds)
+
+    @property
+    def folder(self) -> Path:
+        return self.out / FOLDER
+
+    def cost(self, slots: int) -> str:
+        """What the ladder costs before any extension, in two lines."""
+        rates = self.design.start()
+        plan, seconds = self.design.plan(rates), self.seconds(rates)
+        flops, of_grid = (
+            sum(six_n(t.runs[0].model.n_total) * sum(t.trained_tokens().values()) for t in p.trunks)
+            for p in (plan, self.grid)
+        )
+        rungs = ", ".join(short(model.n_non_embedding) for model in self.design.models)
+        todo = len(seconds)
+        return (
+            f"ladder: {len(self.design.models)} rungs (N {rungs}) x D {', '.join(map(short, self.design.tokens))} x"
+            f" {len(self.design.tuning.lr_factors)} learning rates = {len(plan.runs)} runs in {len(plan.trunks)} trunks,"
+            f" {todo} to train\n{flops:.2e} FLOPs as 6ND, {flops / of_grid:.0%} of the grid's {of_grid:.2e}; expected"
+            f" {seconds_in_words(sum(seconds.values()) / slots)} on {slots} workers, without compilation; a learning rate"
+            f" at an edge adds up to {self.design.tuning.max_extensions} a rung"
+            + ("; batches are tried after it" if self.design.tuning.batch_factors else "")
+        )
+
+    def seconds(self, rates: Rates) -> dict[str, float]:
+        """Expected seconds of each run that is not finished."""
+        done = frozenset(self.records())
+        expected: dict[str, float] = {}
+        for batch in sorted({batch for _, batch in rates}):
+            plan = self.design.plan({setting: lrs for setting, lrs in rates.items() if setting[1] == batch})
+            if not done.issuperset(run.key for run in plan.runs):
+                expected |= plan.seconds(self.speeds({run.model for run in plan.runs}, batch), done)
+        return expected
+
+    def records(self) -> dict[str, Any]:
+        """The finished rows of the ladder's ledger, by key."""
+        if not (self.folder / FILE).is_file():
+            return {}
+        ledger = open_ledger(self.folder)
+        try:
+            return {row["key"]: row for row in ledger.rows() if row["state"] in ("done", "diverged")}
+        finally:
+            ledger.close()
+
+    def train(self, open_executor: Callable[[Places], Executor], console: Console) -> RuleFile:
+        """Trains what the ladder's ledger does not hold, extends it until its optima are bracketed, and writes the rule.
+
+        Raises:
+            NotBracketed: no rung is, or some runs failed.
+            SpecError: the folder's runs were trained with other settings.
+            Interrupted: Ctrl-C.
+        """
+        rates = self.design.start()
+        while True:
+            plan = self.design.plan(rates)
+            run_sweep(self.design.sweep, plan, self.folder, self.corpora, open_executor, self.seconds(rates))
+            found = self.records()
+            if missing := sum(run.key not in found for run in plan.runs):
+                raise NotBracketed(
+                    f"{missing} of {len(plan.runs)} runs of the ladder failed; the others are safe in"
+                    f" {where_is(self.folder / FILE)}, and the same command tries again"
+                )
+            rows = [_ladder_row(found[run.key]) for run in plan.runs]
+            wider = self.design.extended(rates, LadderTable.of(rows))
+            if wider == rates:
+                break
+            console.print(_what_is_added(rates, wider), markup=False)
+            rates = wider
+        ladder = climb(LadderTable.of(rows))
+        settings = self.design.sweep.train
+        rule = rule_file(ladder, rows, self.design.corpus.hash, settings.model_dump(mode="json"), settings.batch_tokens)
+        console.print(ladder_table(ladder))
+        for note in ladder.notes:
+            console.print(note, markup=False)
+        if rule is None:
+            raise NotBracketed(
+                "no rung's best learning rate is bracketed: raise tuning.max_extensions; no rule is written"
+            )
+        write_rule(self.folder / RULE, rule)
+        for line in (*rule_lines(rule), excess_line(rule, self.grid)):
+            console.print(line, markup=False, highlight=False)
+        # In a process of its own: the driver never loads plotly.
+        command = [sys.executable, "-m", "sixnd.sweeps.tuning.page", str(self.folder), self.design.sweep.name]
+        if subprocess.run(command, check=False).returncode == 0:
+            console.print(f"rule: {where_is(self.folder / RULE)}; page: {where_is(self.folder / PAGE)}", markup=False)
+        return rule
+
+
+def _ladder_row(row: Mapping[str, Any]) -> dict[str, float | None]:
+    """What the analysis needs of a finished run of the ledger; its test_loss is that of the validation side."""
+    named = {"N": "N_non_embedding", "D": "D", "batch": "batch_tokens", "lr": "lr", "loss": "test_loss"}
+    return {name: row[column] for name, column in named.items()}
+
+
+def _what_is_added(before: Rates, after: Rates) -> str:
+    lines = []
+    for (model, batch), lrs in after.items():
+        if added := [lr for lr in lrs if lr not in before.get((model, batch), ())]:
+            where = f"N {short(model.n_non_embedding)}, batch {batch:,}"
+            lines.append(f"ladder extended at {where}: learning rate {', '.join(f'{lr:.2g}' for lr in added)}")
+    return "\n".join(lines)
+
+
+def ladder_table(ladder: Ladder) -> Table:
+    """A row for each (N, D)."""
+    table = Table("N no emb.", "D", "batch", "best lr", "± octaves", "loss", "nats/octave²", "rule's lr", "costs", "", box=None, pad_edge=False)  # fmt: skip
+    for column in table.columns[:-1]:
+        column.justify = "right"
+    for cell in ladder.cells:
+        inside = cell.status == "interior"
+        rule = ladder.lr.value(cell.N, cell.D) if ladder.lr else None
+        off = math.log2(rule) - cell.log2_lr if rule else math.nan
+        table.add_row(
+            short(cell.N),
+            short(cell.D),
+            f"{cell.batch:,.0f}",
+            f"{cell.lr:.2e}",
+            f"{cell.se:.2f}" if inside else "",
+            f"{cell.loss:.4f}",
+            f"{cell.curvature:.3f}" if inside else "",
+            f"{rule:.2e}" if rule else "",
+            f"{cell.curvature * off**2:.4f}" if inside else "",
+            "" if inside else f"not bracketed: {cell.status}",
+        )
+    return table
+
+
+def rule_lines(rule: RuleFile) -> list[str]:
+    """The rule in words, and how well it holds."""
+
+    def said(name: str, law: PowerLaw) -> str:
+        terms = "".join(
+            f" · {which}^({law.exponent(which):+.3f} ± {law.exponent_se(which):.3f})" for which in law.fitted
+        )
+        left_out = f", rungs left out are predicted within {law.left_out_octaves:.2f} octaves" if law.left_out_octaves is not None else ""  # fmt: skip
+        freedom = f"chi2/dof {law.chi2 / law.dof:.2f}" if law.dof else "no degree of freedom left"
+        return f"{name} = {law.coefficient:.3g}{terms}   ({freedom}{left_out})"
+
+    lines = [said("lr", rule.lr), *([said("batch", rule.batch)] if rule.batch else [])]
+    lines.append(
+        f"noise of one run {rule.noise:.4f} nats; N without embeddings, D in tokens, lr at batch {rule.batch_tokens:,}"
+    )
+    return lines
+
+
+def excess_line(rule: RuleFile, grid: Plan) -> str:
+    """What the rule is expected to cost on the row of the grid where it costs most."""
+    rows: dict[ModelConfig, set[int]] = {}
+    for run in grid.runs:
+        rows.setdefault(run.model, set()).add(run.tokens)
+    costs = {model: worst_excess(rule, model, sorted(tokens)) for model, tokens in rows.items()}
+    worst = max(costs, key=lambda model: costs[model])
+    return (
+        f"one learning rate for all D of a row costs {costs[worst]:.4f} nats at worst (N {short(worst.n_non_embedding)},"
+        f" lr {tuned_settings(rule, worst, sorted(rows[worst]))[0]:.2e}), the rule's own error included"
+    )

@@ -1,0 +1,210 @@
+"""The Ray executor: rows of a sweep that lost a node equal the local executor's, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sixnd.sweeps.driver import run_sweep
+from sixnd.sweeps.executors.interface import Outcome
+from sixnd.sweeps.executors.local import LocalExecutor
+from sixnd.sweeps.executors.ray import RayExecutor
+from sixnd.sweeps.executors.remote import Desk, RemoteWorker
+from sixnd.sweeps.planning.plan import make_plan
+from sixnd.sweeps.toml import SpecError
+from sixnd.train.corpus.store import Corpus
+from sixnd.train.loop import train
+from sixnd.train.record import RunRecord
+
+from tests.sweeps.ray_child import long_run, places_in, smaller_sweep
+from tests.sweeps.test_driver import ROOT, rows
+
+needs_ray = pytest.mark.skipif(
+    not (shutil.which("ray") or (Path(sys.executable).parent / "ray").exists()) or sys.platform != "linux",
+    reason="needs the extra `ray`, and Linux, whose loopback has many addresses",
+)
+
+
+@pytest.fixture
+def environment() -> Iterator[dict[str, str]]:
+    """Of a child: a token that only it knows, and a folder whose name is short enough for Ray's sockets."""
+    folder = tempfile.mkdtemp(prefix="sx")
+    yield os.environ | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": os.urandom(16).hex(),
+        "RAY_TMPDIR": folder,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TMPDIR": folder,
+    }
+    left = [path for path in Path("/proc").glob("[0-9]*/environ") if folder in _text(path)]
+    shutil.rmtree(folder)
+    assert not left, "processes outlive the sweep"
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def play(scene: str, corpus: Corpus, out: Path, environment: dict[str, str]) -> str:
+    command = [sys.executable, "-m", "tests.sweeps.ray_child", scene, str(corpus.path.parent), corpus.hash, str(out)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+@needs_ray
+def test_a_sweep_that_loses_a_worker_and_a_node_has_the_rows_of_a_local_one(
+    corpus: Corpus, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    sweep = smaller_sweep()
+    local, on_ray = tmp_path / "local", tmp_path / "ray"
+    run_sweep(sweep, make_plan(sweep, corpus), local, corpus.path.parent, partial(LocalExecutor, 2), {})
+    assert play("losses", corpus, on_ray, environment) == "killed node worker"
+    assert len(rows(on_ray)) == 12
+    assert rows(on_ray) == rows(local)
+    documents = {path.name: path.read_bytes() for path in (local / "documents").glob("*.npz")}
+    assert {path.name: path.read_bytes() for path in (on_ray / "documents").iterdir()} == documents
+
+
+@needs_ray
+def test_a_run_stopped_on_one_node_goes_on_on_another_through_the_store(
+    corpus: Corpus, tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir(), second.mkdir()
+    stopped = Outcome.model_validate_json(play("stop", corpus, tmp_path, environment | {"TMPDIR": str(first)}))
+    assert stopped.stopped and not stopped.records
+    saved = list((tmp_path / "store" / "checkpoints").rglob("*.pt"))
+    assert len(saved) == 1
+    ended = Outcome.model_validate_json(play("end", corpus, tmp_path, environment | {"TMPDIR": str(second)}))
+    assert not saved[0].exists(), "the second node started from it, and removed it once it was superfluous"
+    monkeypatch.setenv("SIXND_CORPORA", str(corpus.path.parent))
+    spec = long_run(corpus.hash)
+    alone = train(spec, listener=lambda _: None, say=lambda _: None)
+    assert _bits(ended.records[0]) == _bits(alone)
+    assert (tmp_path / "documents" / f"{spec.key}.npz").is_file()
+    assert not list((tmp_path / "live").glob("*.json"))
+
+
+def _bits(record: RunRecord) -> dict[str, Any]:
+    return record.model_dump(exclude={"tokens_per_s", "wall_s", "finished_at"})
+
+
+@needs_ray
+def test_no_cluster_at_an_address_is_one_line(corpus: Corpus, tmp_path: Path, environment: dict[str, str]) -> None:
+    program = (
+        "import sys; from pathlib import Path; from tests.sweeps.ray_child import places_in\n"
+        "from sixnd.sweeps.executors.ray import RayExecutor\n"
+        f"RayExecutor(places_in(Path({str(tmp_path)!r})), address='127.0.0.1:1')\n"
+    )
+    quick = environment | {"SIXND_CORPORA": str(tmp_path), "RAY_gcs_rpc_server_connect_timeout_s": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=quick, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert "SpecError: ray.address = '127.0.0.1:1'" in last and "ray.address=local" in last
+
+
+class Cluster:
+    """An executor's view of a cluster, without one: nodes, and results by the name of their reference."""
+
+    class exceptions:
+        class RayError(Exception): ...
+
+    def __init__(self) -> None:
+        self.members: dict[str, dict[str, float]] = {}
+        self.results: dict[str, Any] = {}
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"NodeID": n, "Alive": True, "Resources": r, "NodeManagerHostname": n} for n, r in self.members.items()]
+
+    def wait(self, refs: list[str], **_: Any) -> tuple[list[str], list[str]]:
+        return [ref for ref in refs if ref in self.results], []
+
+    def get(self, ref: str, **_: Any) -> Any:
+        if ref not in self.results:
+            raise TimeoutError
+        if isinstance(self.results[ref], Exception):
+            raise self.results[ref]
+        return self.results[ref]
+
+
+@pytest.fixture
+def executor(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RayExecutor:
+    """One on a cluster of no nodes yet, whose every look is a fresh one."""
+    monkeypatch.setenv("SIXND_CORPORA", str(corpus.path.parent))
+    monkeypatch.setattr("sixnd.sweeps.executors.ray.LOOK_EVERY_S", 0.0)
+    made = object.__new__(RayExecutor)
+    made.__dict__ |= {
+        "ray": Cluster(),
+        "places": places_in(tmp_path),
+        "slots": {},
+        "running": {},
+        "refused": {},
+        "alive": set(),
+        "trunks": set(),
+    }
+    made.__dict__ |= {"cpus_per_run": 1.0, "gpus_per_run": 0.0, "store": None, "_next_look": 0.0, "_served_at": 0.0}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "resources", "runs"),
+    [
+        (1.0, 0.0, {"CPU": 8.0, "GPU": 2.0}, 8),
+        (0.5, 0.0, {"CPU": 2.0}, 4),
+        (3.0, 0.0, {"CPU": 8.0}, 2),
+        (1.0, 0.25, {"CPU": 64.0, "GPU": 8.0}, 32),
+        (1.0, 0.3, {"CPU": 64.0, "GPU": 2.0}, 6),
+        (1.0, 1.0, {"CPU": 4.0, "GPU": 8.0}, 4),
+        (1.0, 0.5, {"CPU": 4.0}, 0),
+        (1.0, 0.0, {"memory": 1.0}, 0),
+    ],
+)
+def test_a_run_takes_up_cores_and_a_share_of_one_gpu(
+    executor: RayExecutor, cpus: float, gpus: float, resources: dict[str, float], runs: int
+) -> None:
+    executor.cpus_per_run, executor.gpus_per_run = cpus, gpus
+    assert executor._room(resources) == runs
+
+
+def test_a_node_without_our_version_or_our_disk_says_what_to_do(tmp_path: Path) -> None:
+    worker = object.__new__(RemoteWorker)
+    worker.store = None
+    (tmp_path / "marker").touch()
+    from importlib.metadata import version
+
+    here = version("sixnd")
+    assert worker.refuses(here, tmp_path / "marker") is None
+    assert "the driver 0.0.0" in (worker.refuses("0.0.0", tmp_path / "marker") or "")
+    assert "give ray.store" in (worker.refuses(here, tmp_path / "other") or "")
+
+
+def test_the_desk_passes_on_each_progress_once_and_the_request_to_stop() -> None:
+    desk = Desk()
+    assert desk.report("a", {"tokens": 1}) is False
+    assert desk.report("a", {"tokens": 2}) is False
+    assert desk.heard() == {"a": {"tokens": 2}} and desk.heard() == {}
+    desk.stop()
+    assert desk.report("a", None) is True
+
+
+def test_ray_is_asked_for_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIXND_CORPORA", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
+        monkeypatch.setenv(name, "kept")  # what the executor sets is undone with it
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SpecError, match=r"pip install 'sixnd\[ray\]'"):
+        RayExecutor(places_in(tmp_path), address="local")

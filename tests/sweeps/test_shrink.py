@@ -1,0 +1,131 @@
+"""Budgets: never more than allowed, trunks kept whole, and the forecast that hours are counted by."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from sixnd.models.config import ModelConfig
+from sixnd.models.flops import training_flops
+from sixnd.sweeps.planning.forecast import COMPILE_S, RELOAD_S, RUN_S, START_S, forecast, simulate
+from sixnd.sweeps.planning.plan import Plan
+from sixnd.sweeps.planning.shrink import Purse, shrink
+from sixnd.sweeps.planning.table import left_out
+from sixnd.sweeps.planning.worth import Guess, guess_of, worth_of
+from sixnd.sweeps.spec import Budget, SpecError
+from sixnd.train.speed import speeds_of
+
+from tests.sweeps.test_grid import VOCAB, planned, sweep
+
+SHAPES = [[2, 32], [2, 48], [2, 64], [2, 96], [4, 96]]
+
+
+def grid(**changes: Any) -> Plan:
+    return planned(sweep(**{"shapes": SHAPES, "tokens": [500_000, 1e6, 2e6, 4e6]} | changes))
+
+
+def purse(plan: Plan, budget: Budget, slots: int = 2) -> Purse:
+    speeds = {run.model: 2e10 / training_flops(run.model).total for run in plan.runs}
+    return Purse(budget, speeds, slots, compiled=True)
+
+
+@pytest.mark.parametrize("case", range(20))
+def test_a_shrunken_grid_is_within_its_budget_and_keeps_its_trunks(case: int) -> None:
+    rng = random.Random(case)
+    shapes = rng.sample([*SHAPES, [3, 64], [4, 128]], rng.randint(4, 7))
+    tokens = sorted(rng.sample([400_000, 800_000, 1_600_000, 3_200_000, 6_400_000, 9_000_000], rng.randint(4, 6)))
+    schedule = rng.choice(["power", "cosine"])
+    plan = grid(shapes=shapes, tokens=tokens, seeds=list(range(rng.randint(1, 3))), train={"schedule": schedule})
+    share, slots = rng.uniform(0.35, 0.9), rng.randint(1, 4)
+    whole = purse(plan, Budget(), slots).forecast(plan).makespan_s / 3600
+    budget = rng.choice([Budget(flops=share * plan.trained_flops), Budget(hours=share * whole)])
+    allowed = purse(plan, budget, slots)
+    kept = plan.only(shrink("t", plan, allowed, Guess()))
+    assert allowed.allows(kept) and len(kept.runs) < len(plan.runs)
+    assert len({run.model for run in kept.runs}) >= 3 and len({run.tokens for run in kept.runs}) >= 3
+    assert {run.key for run in kept.runs} < {run.key for run in plan.runs}
+    cells: dict[tuple[ModelConfig, int], set[int]] = {}
+    for run in kept.runs:
+        cells.setdefault((run.model, run.tokens), set()).add(run.seed)
+    assert len({frozenset(seeds) for seeds in cells.values()}) == 1, "all seeds of a cell, or none"
+    before, after = worth_of(plan, Guess()), worth_of(kept, Guess())
+    assert before is not None and after is not None
+    assert before.alpha < after.alpha and before.beta < after.beta
+    assert sum(trunk.trained_tokens()[trunk.runs[-1].key] for trunk in kept.trunks) > 0
+    assert len(left_out(plan, kept)) > 1
+
+
+def test_what_fits_is_left_alone() -> None:
+    plan = grid()
+    keys = shrink("t", plan, purse(plan, Budget(flops=plan.trained_flops)), Guess())
+    assert keys == {run.key for run in plan.runs}
+    assert left_out(plan, plan.only(keys)) == []
+
+
+def test_cells_are_chosen_better_than_at_random() -> None:
+    plan = grid()
+    budget = Budget(flops=0.5 * plan.trained_flops)
+    allowed = purse(plan, budget)
+
+    def volume(kept: Plan) -> float:
+        found = worth_of(kept, Guess())
+        return np.inf if found is None else found.alpha * found.beta
+
+    chosen = volume(plan.only(shrink("t", plan, allowed, Guess())))
+    rng, tried = random.Random(0), []
+    keys = [run.key for run in plan.runs]
+    while len(tried) < 40:
+        kept = plan.only(frozenset(rng.sample(keys, 14)))
+        if allowed.allows(kept):
+            tried.append(volume(kept))
+    assert chosen < sorted(tried)[4]
+
+
+def test_a_budget_that_no_grid_fits_is_refused_by_name() -> None:
+    plan = grid()
+    for budget in (Budget(flops=1e9), Budget(hours=1e-3)):
+        with pytest.raises(SpecError, match=r"t: budget: no grid of at least 3 N and 3 D fits.* h and .* FLOPs"):
+            shrink("t", plan, purse(plan, budget), Guess())
+
+
+def test_too_few_rows_tell_nothing() -> None:
+    assert worth_of(grid(shapes=[[2, 32], [2, 64]]), Guess()) is None
+    with pytest.raises(SpecError, match=r"--noise -1"):
+        guess_of(None, -1.0)
+
+
+def test_more_noise_means_proportionally_larger_errors() -> None:
+    small, large = worth_of(grid(), Guess(noise=0.005)), worth_of(grid(), Guess(noise=0.01))
+    assert small is not None and large is not None
+    assert large.alpha / small.alpha == pytest.approx(2, rel=0.15)
+
+
+def test_the_schedule_is_the_longest_first_on_whichever_slot_is_free() -> None:
+    a, b = (32, 1), (64, 2)
+    one = simulate([(100.0, a)], 2, compiled=False)
+    assert one.makespan_s == START_S + 100 and one.compile_s == 0
+    three = simulate([(50.0, a), (100.0, a), (60.0, b)], 2, compiled=True)
+    # Slot 0: 100 of a; slot 1: 60 of b, then 50 of a, read from the disk.
+    assert three.makespan_s == START_S + COMPILE_S + 60 + RELOAD_S + 50
+    assert three.compile_s == 2 * COMPILE_S + RELOAD_S
+
+
+def test_a_trunk_is_never_on_two_slots() -> None:
+    plan = grid(shapes=[[2, 32]])
+    seconds = {run.key: 10.0 for run in plan.runs}
+    assert forecast(plan, seconds, 8, compiled=False).makespan_s == START_S + 4 * (10 + RUN_S)
+    assert forecast(plan, {}, 8, compiled=False).makespan_s == 0
+
+
+def test_speeds_between_and_beyond_what_was_measured() -> None:
+    small, middle, large = (ModelConfig.from_shape(2, width, VOCAB, 256) for width in (32, 64, 128))
+    flops = {model: training_flops(model).total for model in (small, middle, large)}
+    speeds = speeds_of([small, middle, large], {small: 1e9 / flops[small], large: 4e9 / flops[large]})
+    assert speeds[small] == 1e9 / flops[small]
+    assert 1e9 < speeds[middle] * flops[middle] < 4e9
+    beyond = ModelConfig.from_shape(8, 256, VOCAB, 256)
+    assert speeds_of([beyond], {large: 100.0})[beyond] == pytest.approx(
+        100 * flops[large] / training_flops(beyond).total
+    )

@@ -1,0 +1,345 @@
+"""The ladder through the sweep's own driver: what it trains, extends, resumes and refuses, and the grid that uses its rule."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from sixnd.models.config import ModelConfig
+from sixnd.sweeps.driver import Interrupted, run_sweep
+from sixnd.sweeps.executors.interface import Job, Outcome, Places
+from sixnd.sweeps.ledger.store import open_ledger
+from sixnd.sweeps.planning.plan import make_plan, planned_row
+from sixnd.sweeps.spec import SpecError, SweepSpec, TrainSettings, load_sweep
+from sixnd.sweeps.tuning.rule_file import RuleFile, check_rule, read_rule, tuned_settings, worst_excess
+from sixnd.sweeps.tuning.run import NotBracketed, Tuning, rule_of
+from sixnd.sweeps.tuning.spec import TuningSettings
+from sixnd.train.corpus.build import build_from_sources
+from sixnd.train.corpus.store import Corpus
+from sixnd.train.loop import RunError, train
+from sixnd.train.record import RunRecord
+from sixnd.train.settings import peak_lr
+from sixnd.train.spec import RunSpec
+
+from tests.conftest import make_documents, make_source, tiny_spec
+
+CURVATURE = 0.05
+Losses = Callable[[RunSpec], float | None]
+
+
+@pytest.fixture(scope="module")
+def tunable(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """A corpus with a validation side."""
+    spec = tiny_spec(test_fraction=0.1, validation_fraction=0.15)
+    return build_from_sources(
+        spec, [make_source(make_documents(1100))], tmp_path_factory.mktemp("c"), lambda _: None, 1
+    )
+
+
+def grid(**settings: object) -> SweepSpec:
+    """Five models by four D."""
+    fields: dict[str, object] = {
+        "name": "t",
+        "corpus": tiny_spec(),
+        "tokens": [6400, 12_800, 25_600, 51_200],
+        "shapes": [(2, 32), (2, 48), (2, 64), (2, 96), (4, 96)],
+        "train": TrainSettings(context=16, batch_tokens=64),
+    }
+    return SweepSpec.model_validate(fields | settings)
+
+
+def off_from(run: RunSpec, shift: float = 0.2) -> float:
+    """Octaves that a run's learning rate is off: the optimum is 2^shift of the published one, and grows as D^0.25."""
+    best = peak_lr(run.model.n_non_embedding) * 2**shift * (run.tokens / 6400) ** 0.25
+    return math.log2(run.optimizer.lr / best)
+
+
+def smooth(run: RunSpec) -> float:
+    return 4.0 + CURVATURE * off_from(run) ** 2
+
+
+class Scripted:
+    """Trains nothing: each run ends with the loss that `losses` gives it, None for divergence; `most` jobs, then Ctrl-C."""
+
+    most_stacked = 1
+
+    def __init__(self, losses: Losses, most: float, seen: list[RunSpec], _: Places) -> None:
+        self.losses, self.most, self.seen, self.jobs = losses, most, seen, list[Job]()
+
+    def idle_slots(self) -> list[int]:
+        return [] if self.jobs else [0]
+
+    def submit(self, _: int, job: Job) -> None:
+        if len(self.seen) >= self.most:
+            raise KeyboardInterrupt
+        self.seen += job.specs
+        self.jobs.append(job)
+
+    def completed(self, _: float) -> list[tuple[int, Outcome]]:
+        jobs, self.jobs = self.jobs, []
+        return [(0, Outcome(records=tuple(map(self.record, job.specs)))) for job in jobs]
+
+    def record(self, run: RunSpec) -> RunRecord:
+        loss = self.losses(run)
+        ended = {
+            "state": "done" if loss is not None else "diverged",
+            "test_loss": loss,
+            "test_loss_se": 0.01,
+            "error": None if loss else "diverged",
+        }
+        made = {"wall_s": 0.1, "sixnd_version": "0", "torch_version": "0", "device": "none", "finished_at": "now"}
+        planned = {name: value for name, value in planned_row(run).items() if name != "tuned"}
+        return RunRecord.model_validate(planned | ended | made)
+
+    def ask_to_stop(self) -> None: ...
+
+    def cancel(self) -> None: ...
+
+
+def ladder(sweep: SweepSpec, corpus: Corpus, out: Path) -> Tuning:
+    return Tuning.of(sweep, make_plan(sweep, corpus), corpus, out, corpus.path.parent, lambda models, _: dict.fromkeys(models, 1e4))  # fmt: skip
+
+
+def tune(sweep: SweepSpec, corpus: Corpus, out: Path, losses: Losses = smooth, most: float = math.inf) -> tuple[RuleFile, list[RunSpec]]:  # fmt: skip
+    """The rule, and the runs that were trained for it in this sitting."""
+    seen: list[RunSpec] = []
+    rule = ladder(sweep, corpus, out).train(partial(Scripted, losses, most, seen), Console(quiet=True))
+    return rule, seen
+
+
+# --- the ladder -------------------------------------------------------------------------------------------------------
+
+
+def test_the_default_ladder_is_four_of_the_smaller_rows_at_two_of_the_smaller_d(
+    tunable: Corpus, tmp_path: Path
+) -> None:
+    rule, seen = tune(grid(), tunable, tmp_path)
+    assert {run.model.d_model for run in seen} == {32, 48, 64, 96} and {run.model.n_layers for run in seen} == {2}
+    assert {run.tokens for run in seen} == {6400, 12_800}
+    assert len(seen) == 4 * 2 * 5 and len({run.trunk_key for run in seen}) == 4 * 5
+    assert {run.held_out for run in seen} == {"validation"}
+    for run in seen:
+        factor = run.optimizer.lr / peak_lr(run.model.n_non_embedding)
+        assert min(abs(factor - f) for f in (0.25, 0.5, 1, 2, 4)) < 1e-9
+    assert rule.lr.exponent("D") == pytest.approx(0.25, abs=1e-6)
+    assert rule.lr.exponent("N") == pytest.approx(-0.2, abs=1e-6)
+    assert rule.corpus == tunable.hash and len(rule.runs) == 40
+
+
+def test_the_ladder_has_its_own_ledger_and_page(tunable: Corpus, tmp_path: Path) -> None:
+    tune(grid(), tunable, tmp_path)
+    rows = open_ledger(tmp_path / "tuning").rows()
+    assert len(rows) == 40 and {json.loads(row["spec"])["held_out"] for row in rows} == {"validation"}
+    assert not (tmp_path / "ledger.sqlite").exists()
+    page = (tmp_path / "tuning" / "report.html").read_text()
+    assert page.count('class="plot"') == 1 + 4 and "Tuning of t" in page
+    assert "http" not in page[: page.index("<script>")].replace("http-equiv", "")
+    assert read_rule(tmp_path / "tuning" / "rule.json").lr.fitted == ("N", "D")
+
+
+def test_a_second_tune_trains_nothing_and_a_stopped_one_goes_on(tunable: Corpus, tmp_path: Path) -> None:
+    whole, _ = tune(grid(), tunable, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        tune(grid(), tunable, tmp_path / "cut", most=17)
+    assert not (tmp_path / "cut" / "tuning" / "rule.json").exists()
+    resumed, seen = tune(grid(), tunable, tmp_path / "cut")
+    assert len(seen) == 40 - 17 and resumed == whole
+    again, none = tune(grid(), tunable, tmp_path / "cut")
+    assert none == [] and again == whole
+
+
+@pytest.mark.parametrize(("shift", "side"), [(3.2, 1), (-3.2, -1)])
+def test_an_optimum_outside_of_what_was_tried_extends_the_ladder(tunable: Corpus, tmp_path: Path, shift: float, side: int) -> None:  # fmt: skip
+    rule, seen = tune(grid(), tunable, tmp_path, lambda run: 4.0 + CURVATURE * off_from(run, shift) ** 2)
+    added = {round(math.log2(run.optimizer.lr / peak_lr(run.model.n_non_embedding))) for run in seen} - {
+        -2,
+        -1,
+        0,
+        1,
+        2,
+    }
+    assert added == ({3, 4} if side > 0 else {-3, -4})
+    assert all(rung.status == "interior" for rung in rule.rungs)
+    assert tune(grid(), tunable, tmp_path, lambda _: 1 / 0)[1] == []  # the extension is replayed, not trained again
+
+
+def test_an_optimum_too_far_away_is_reported_and_no_rule_is_written(tunable: Corpus, tmp_path: Path) -> None:
+    sweep = grid(tuning={"max_extensions": 1})
+    with pytest.raises(NotBracketed, match="max_extensions"):
+        tune(sweep, tunable, tmp_path, lambda run: 4.0 + CURVATURE * off_from(run, -8.0) ** 2)
+    assert len(open_ledger(tmp_path / "tuning").rows()) == 40 + 8 and rule_of(sweep, tmp_path) is None
+
+
+def test_one_rung_that_is_not_bracketed_is_left_out(tunable: Corpus, tmp_path: Path) -> None:
+    rule, _ = tune(grid(), tunable, tmp_path, lambda run: 4.0 + CURVATURE * off_from(run, -9 if run.model.d_model == 32 else 0.2) ** 2)  # fmt: skip
+    assert [rung.status for rung in rule.rungs] == ["low edge"] * 2 + ["interior"] * 6
+    assert sum("not bracketed" in note for note in rule.notes) == 2 and rule.rungs[0].lr is None
+
+
+def test_divergence_is_a_bound_and_the_ladder_looks_half_way(tunable: Corpus, tmp_path: Path) -> None:
+    """Above 1.2 times the published rate everything diverges, and the loss falls up to there."""
+
+    def losses(run: RunSpec) -> float | None:
+        factor = run.optimizer.lr / peak_lr(run.model.n_non_embedding)
+        return None if factor > 1.2 else 4.0 + CURVATURE * (math.log2(factor) + 0.9) ** 2
+
+    rule, seen = tune(grid(), tunable, tmp_path, losses)
+    assert len(seen) == 40  # bracketed from above by divergence
+    assert all(rung.status == "interior" for rung in rule.rungs)
+
+    def steep(run: RunSpec) -> float | None:
+        factor = run.optimizer.lr / peak_lr(run.model.n_non_embedding)
+        return None if factor > 1.2 else 4.0 + CURVATURE * (math.log2(factor) - 1) ** 2
+
+    with pytest.raises(NotBracketed):
+        tune(grid(), tunable, tmp_path / "steep", steep)
+    tried = {row["lr"] / peak_lr(row["N_non_embedding"]) for row in open_ledger(tmp_path / "steep" / "tuning").rows()}
+    assert any(abs(factor - 2**0.5) < 1e-6 for factor in tried)
+
+
+def test_batches_are_tuned_after_learning_rates(tunable: Corpus, tmp_path: Path) -> None:
+    """The best batch is 40 tokens at D = 25,600 and grows as D^0.5; the best learning rate as the square root of the batch."""
+
+    def losses(run: RunSpec) -> float:
+        batch_off = math.log2(run.batch_tokens / (40 * (run.tokens / 25_600) ** 0.5))
+        lr_off = off_from(run) - 0.5 * math.log2(run.batch_tokens / 32)
+        return 4.0 + 0.02 * batch_off**2 + CURVATURE * lr_off**2
+
+    settings = TrainSettings(context=16, batch_tokens=32)
+    tuning = {"batch_factors": [0.5, 2.0], "max_extensions": 1, "lr_factors": [0.5, 1.0, 2.0, 4.0]}
+    sweep = grid(tuning=tuning, train=settings, tokens=[25_600, 51_200, 102_400])
+    rule, seen = tune(sweep, tunable, tmp_path, losses)
+    assert {run.batch_tokens for run in seen} == {
+        16,
+        32,
+        64,
+        128,
+    }  # 128: at D = 51,200 the best of three is at the edge
+    assert all(run.tokens // run.batch_tokens >= 100 for run in seen)
+    assert {run.tokens for run in seen} == {25_600, 51_200}  # one D for every batch
+    assert rule.batch is not None and rule.batch.exponent("D") == pytest.approx(0.5, abs=0.02)
+    assert rule.batch.value(1e5, 25_600) == pytest.approx(40, rel=0.02)
+    plan = make_plan(sweep, tunable, rule=rule)
+    assert {run.batch_tokens for run in plan.runs} == {64}
+    assert tune(sweep, tunable, tmp_path, lambda _: 1 / 0) == (rule, [])
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_every_error_of_a_tuning_table_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(
+        'name = "t"\ntokens = ["1M"]\nshapes = [[2, 32]]\n[tuning]\nlr_factors = [1, 2]\nrungs = 3\nparams = ["x"]\n'
+    )
+    with pytest.raises(SpecError) as error:
+        load_sweep(str(path))
+    lines = str(error.value).splitlines()
+    assert len(lines) == 3 and "allowed are params, tokens, lr_factors" in str(error.value)
+    with pytest.raises(SpecError, match="rule takes the place of a ladder"):
+        load_sweep("demo", ("tuning.rule=x.json", "tuning.seeds=[1]"))
+    with pytest.raises(SpecError, match="power of two"):
+        load_sweep("demo", ("tuning.batch_factors=[3]",))
+
+
+def test_nothing_to_tune_or_nothing_to_tune_on(tunable: Corpus, corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="no validation side") as error:
+        ladder(grid(train=TrainSettings(context=16, batch_tokens=64, lr=0.01), tokens=[6400]), corpus, tmp_path)
+    assert len(str(error.value).splitlines()) == 2 and 'train.lr = "auto"' in str(error.value)
+    with pytest.raises(SpecError, match="outside the ladder"):
+        ladder(grid(tuning={"params": ["1k", "30k"]}), tunable, tmp_path)
+    with pytest.raises(SpecError, match="two values fall on one shape"):
+        ladder(grid(tuning={"params": [50_000, 50_001]}), tunable, tmp_path)
+    with pytest.raises(SpecError, match="beyond one epoch"):
+        tune(grid(tuning={"tokens": ["1M", "1B"]}), tunable, tmp_path)
+
+
+def test_a_run_on_a_side_that_is_not_there_is_refused(corpus: Corpus, corpora: Path, run_spec: RunSpec) -> None:
+    with pytest.raises(RunError, match="validation_fraction"):
+        train(run_spec.model_copy(update={"held_out": "validation"}), corpora=corpora, say=lambda _: None)
+
+
+def test_a_run_is_evaluated_on_the_side_it_names(tunable: Corpus, run_spec: RunSpec) -> None:
+    spec = run_spec.model_copy(update={"corpus": tunable.hash, "tokens": 640})
+    other = spec.model_copy(update={"held_out": "validation"})
+    assert "held_out" not in spec.model_dump() and spec.key != other.key
+    quiet = {"corpora": tunable.path.parent, "say": lambda _: None, "listener": lambda _: None}
+    test, validation = train(spec, **quiet), train(other, **quiet)  # type: ignore[arg-type]
+    assert test.test_loss != validation.test_loss
+    assert test.test_loss == pytest.approx(validation.test_loss, rel=0.05)
+    assert validation.curve[-1].loss != test.curve[-1].loss
+
+
+# --- the grid ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_grid_uses_the_rule_at_the_geometric_mean_of_a_row(tunable: Corpus, tmp_path: Path) -> None:
+    sweep = grid(tuning={})
+    assert rule_of(sweep, tmp_path) is None and rule_of(grid(), tmp_path) is None
+    made, _ = tune(sweep, tunable, tmp_path)
+    rule = rule_of(sweep, tmp_path)
+    assert rule == made
+    plan = make_plan(sweep, tunable, rule=rule)
+    assert plan.rule == rule.digest and make_plan(sweep, tunable).rule is None
+    assert len({run.trunk_key for run in plan.runs}) == 5
+    for run in plan.runs:
+        middle = (6400 * 51_200) ** 0.5
+        best = peak_lr(run.model.n_non_embedding) * 2**0.2 * (middle / 6400) ** 0.25
+        assert run.optimizer.lr == pytest.approx(best, rel=1e-4) and run.held_out == "test"
+    model = plan.runs[-1].model
+    lr, batch = tuned_settings(rule, model, sweep.tokens)
+    assert (lr, batch) == (plan.runs[-1].optimizer.lr, 64)
+    # 1.5 octaves of D away from the middle at either end, 0.375 octaves of the learning rate
+    assert worst_excess(rule, model, sweep.tokens) == pytest.approx(CURVATURE * 0.375**2, rel=0.01)
+
+
+def test_a_rule_is_refused_where_it_does_not_hold(tunable: Corpus, tmp_path: Path) -> None:
+    tune(grid(), tunable, tmp_path)
+    path = tmp_path / "tuning" / "rule.json"
+    elsewhere = grid(tuning={"rule": str(path)})
+    assert rule_of(elsewhere, tmp_path / "other") == read_rule(path)
+    changed = elsewhere.train.model_copy(update={"weight_decay": 0.2, "batch_tokens": 128})
+    with pytest.raises(SpecError) as error:
+        check_rule(read_rule(path), path, changed.model_dump(mode="json"))
+    assert [line.split(" = ")[0].split()[-1] for line in str(error.value).splitlines()] == ["train.weight_decay", "train.batch_tokens"]  # fmt: skip
+    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
+    with pytest.raises(SpecError, match="not a rule of version 1: version"):
+        read_rule(path)
+    with pytest.raises(SpecError, match="sixnd tune"):
+        read_rule(tmp_path / "none.json")
+
+
+def test_tuned_and_untuned_runs_do_not_share_a_ledger(tunable: Corpus, tmp_path: Path) -> None:
+    rule, _ = tune(grid(), tunable, tmp_path)
+    sweep, out = grid(), tmp_path / "grid"
+
+    def run(with_rule: RuleFile | None) -> None:
+        scripted = partial(Scripted, smooth, math.inf, [])
+        run_sweep(sweep, make_plan(sweep, tunable, rule=with_rule), out, tunable.path.parent, scripted, {})
+
+    run(None)
+    with pytest.raises(SpecError, match=r"tuning\.rule"):
+        run(rule)
+
+
+def test_a_batch_rule_gives_powers_of_two_of_the_context(tunable: Corpus, tmp_path: Path) -> None:
+    rule, _ = tune(grid(), tunable, tmp_path)
+    law = rule.lr.model_copy(update={"log2_at_centre": math.log2(30), "exponents": (0.0, 0.5)})
+    both = rule.model_copy(update={"batch": law})
+    model = ModelConfig.from_shape(2, 32, 300, 16)
+    batches = [tuned_settings(both, model, [d])[1] for d in (6400, 12_800, 51_200, 10**7)]
+    assert batches == sorted(batches) and all(math.log2(b / 16).is_integer() for b in batches)
+    assert tuned_settings(both, model, [1])[1] == 16
+    plan = make_plan(grid(), tunable, rule=both)
+    (batch,) = {run.batch_tokens for run in plan.runs}
+    assert all(run.tokens % batch == 0 for run in plan.runs) and len({run.tokens for run in plan.runs}) == 4
+
+
+def test_the_settings_of_a_ladder_have_defaults() -> None:
+    assert TuningSettings().lr_factors == [0.25, 0.5, 1.0, 2.0, 4.0] and TuningSettings().max_extensions == 3
+    assert "tuning" not in grid(tuning={}).settings()

@@ -1,0 +1,135 @@
+"""Training speed of shapes that were not measured, from those that were; and the probe that measures some. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from bisect import bisect_left
+from collections.abc import Collection, Mapping
+from importlib.metadata import version
+from math import exp, log
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..models.config import ModelConfig
+from ..models.flops import training_flops
+from .machine import cpu_name, has_compiler, usable_cores, worker_environment
+
+PROBE_S = 6.0  # of timing; with torch's import and one compilation it takes about 20 s
+MOST_PROBED = 5
+LARGEST_PROBED = (
+    5_000_000  # parameters on a CPU: a pass of a larger one takes seconds, and its FLOP/s are much the same
+)
+FRESH_S = 24 * 3600.0
+
+
+class ProbeError(RuntimeError):
+    """The probe ended without an answer; the message holds its last line."""
+
+    exit_code = 1
+
+
+class ProbeRequest(BaseModel):
+    """What is to be timed; `slots` None stands for as many as the machine usually has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: tuple[ModelConfig, ...] = Field(min_length=1)
+    batch_tokens: int
+    seconds: float = PROBE_S
+    slots: int | None = None
+
+
+class Probed(BaseModel):
+    """The device, what it holds, and the tokens/s of one worker for each shape while every slot is busy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str
+    kind: Literal["cpu", "cuda"]
+    memory_bytes: int  # of one GPU, or of the machine, which its slots share
+    slots: int
+    compiled: bool
+    models: tuple[ModelConfig, ...]
+    tokens_per_s: tuple[float, ...]
+
+    @property
+    def speeds(self) -> dict[ModelConfig, float]:
+        return dict(zip(self.models, self.tokens_per_s, strict=True))
+
+
+def probed(models: Collection[ModelConfig], batch_tokens: int, slots: int | None = None) -> Probed:
+    """Speeds of a few of the models, spread over log N, measured in a process of its own or within the last day.
+
+    Raises:
+        ProbeError: the process failed.
+    """
+    request = ProbeRequest(models=_spread(models), batch_tokens=batch_tokens, slots=slots)
+    path = _cache_file(request)
+    try:
+        if time.time() - path.stat().st_mtime < FRESH_S:
+            return Probed.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        pass  # measured again
+    answer = _measure(request)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(answer.model_dump_json(), encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        pass  # a cache that cannot be written costs the next plan some seconds
+    return answer
+
+
+def speeds_of(models: Collection[ModelConfig], measured: Mapping[ModelConfig, float]) -> dict[ModelConfig, float]:
+    """Tokens/s of every model: as measured, else from FLOP/s that are linear in log N between two measured shapes.
+
+    Outside the measured shapes, the FLOP/s of the nearest.
+    """
+    known = sorted((log(model.n_total), log(speed * training_flops(model).total)) for model, speed in measured.items())
+
+    def flops_per_s(model: ModelConfig) -> float:
+        size = log(model.n_total)
+        right = bisect_left(known, (size, 0.0))
+        if right in (0, len(known)):
+            return exp(known[min(right, len(known) - 1)][1])
+        (x0, y0), (x1, y1) = known[right - 1], known[right]
+        return exp(y0 if x1 == x0 else y0 + (y1 - y0) * (size - x0) / (x1 - x0))
+
+    return {model: measured.get(model) or flops_per_s(model) / training_flops(model).total for model in models}
+
+
+def _spread(models: Collection[ModelConfig]) -> tuple[ModelConfig, ...]:
+    """At most MOST_PROBED, evenly over the ranks by N; none above LARGEST_PROBED unless all are."""
+    by_size = sorted(set(models), key=lambda model: (model.n_total, model.d_model))
+    small = [model for model in by_size if model.n_total <= LARGEST_PROBED] or by_size[:1]
+    last, most = len(small) - 1, min(MOST_PROBED, len(small))
+    return tuple(small[round(i * last / max(1, most - 1))] for i in range(most))
+
+
+def _measure(request: ProbeRequest) -> Probed:
+    command = [sys.executable, "-m", "sixnd.train.probe"]
+    environment = os.environ | worker_environment()
+    done = subprocess.run(
+        command, input=request.model_dump_json(), env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ProbeError(f"the speed of this machine could not be measured: {said[-1]}")
+    return Probed.model_validate_json(done.stdout.strip().splitlines()[-1])
+
+
+def _cache_file(request: ProbeRequest) -> Path:
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    circumstances = [
+        *(cpu_name(), version("torch"), version("sixnd"), str(usable_cores()), str(has_compiler())),
+        *(os.environ.get(name, "") for name in ("CUDA_VISIBLE_DEVICES", "TORCHDYNAMO_DISABLE")),
+        request.model_dump_json(),
+    ]
+    return root / "sixnd" / f"probe-{hashlib.sha256(chr(0).join(circumstances).encode()).hexdigest()[:16]}.json"
