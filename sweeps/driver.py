@@ -23,18 +23,12 @@ from .lock import only_driver
 from .planning.plan import Plan, planned_row
 from .show import seconds_in_words
 from .spec import SpecError, SweepSpec
-from .stopping import StopRequest, stop_requests
+from .stopping import Interrupted, StopRequest, stop_requests
 
 MAX_ATTEMPTS = 3  # of a run whose worker dies
 REFRESH_S = 0.5
 NO_SLOT_S = 30.0  # without a slot before the driver says that it waits for one
 SPENT = "seconds_spent"  # of all sittings, in the ledger's meta
-
-
-class Interrupted(Exception):
-    """The sweep was stopped between two commits; the message says how to go on."""
-
-    exit_code = 1
 
 
 class SweepFailed(Exception):
@@ -192,7 +186,8 @@ class _Sweep:
 
     def _end(self, slot: int, outcome: Outcome) -> None:
         if outcome.records:
-            self._commit(self.lanes.ended(slot), outcome.records)
+            job = self.lanes.ended(slot)
+            self._commit(job, outcome.records)
         elif outcome.stopped or outcome.disk_full:
             job = self.lanes.again(slot)
             self.curves |= outcome.curves
@@ -212,14 +207,13 @@ class _Sweep:
             self.ended.update(job.keys)
             self.bar.write(f"{_name(job)}: failed: {outcome.error}")
             self.ledger.back_to("failed", job.keys, "failed", outcome.error)
-        for key in job.keys if not outcome.records else ():
+        for key in job.keys:
             (self.places.live / f"{key}.json").unlink(missing_ok=True)
 
     def _commit(self, job: Job, records: Sequence[RunRecord]) -> None:
         self.ledger.finish(records)
         for run, record in zip(job.specs, records, strict=True):
             self.ended.add(run.key)
-            (self.places.live / f"{run.key}.json").unlink(missing_ok=True)
             result = record.error or f"test loss {record.test_loss:.4f} ± {record.test_loss_se:.4f} nats/token"
             self.bar.write(f"[{len(self.ended)}/{len(self.work)}] {_name_of(run)}: {result} ({record.wall_s:.0f} s)")
         # Branch points are of use until every run of their trunks is in the ledger.

@@ -9,7 +9,6 @@ from pathlib import Path
 
 FIRST_S = 30.0  # after the start of the sweep, and at least between two reports
 REST = 25  # times its own duration, between two reports: at most 4 % of one core
-LEAST_RUNS = 1
 LOG = "report.log"
 
 
@@ -30,7 +29,7 @@ class LiveReport:
                 return
             self.process = None
             self._next = now + max(FIRST_S, REST * (now - self._started))
-        if now < self._next or n_ended < self.reported + LEAST_RUNS:
+        if now < self._next or n_ended == self.reported:
             return
         self.reported, self._started = n_ended, now
         command = [sys.executable, "-m", "sixnd.sweeps.results", str(self.out), str(self.corpora), str(self.n_runs)]

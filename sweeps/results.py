@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..analysis.fit import Fit, FitError, fit
 from ..analysis.report import write_report
-from ..analysis.study import study
+from ..analysis.study import Study, study
 from ..analysis.tables.table import RunTable, TableError, read_table
 from ..train.corpus.build import open_corpus
 from ..train.corpus.spec import CorpusError
@@ -61,20 +61,10 @@ def analyse(out: Path, corpora: Path | None, bootstrap: int = 1000) -> Results:
         write_json(out / "fit.json", fitted.to_json())
     else:
         (out / "fit.json").unlink(missing_ok=True)
-    report = None
-    if table is not None:
-        report = write_report(
-            out / "report.html",
-            title=f"Scaling law of {out.name}",
-            table=table,
-            fit=fitted,
-            manifest=_manifest(runs, corpora),
-            environment=_environment(runs),
-            runs=runs,
-            study=None if fitted is None else study(table, fitted),
-            pages=_pages(out),
-        )
-    return Results(table, fitted, why, report)
+    if table is None:
+        return Results(None, None, why, None)
+    found = None if fitted is None else study(table, fitted)
+    return Results(table, fitted, why, _write(out, corpora, runs, table, fitted, found))
 
 
 def analyse_running(out: Path, corpora: Path, n_runs: int) -> None:
@@ -86,17 +76,31 @@ def analyse_running(out: Path, corpora: Path, n_runs: int) -> None:
         ledger.close()
     table, fitted, _ = _law(out, LIVE_BOOTSTRAP)
     if table is not None:
-        write_report(
-            out / "report.html",
-            title=f"Scaling law of {out.name}",
-            table=table,
-            fit=fitted,
-            manifest=_manifest(runs, corpora),
-            environment=_environment(runs),
-            runs=runs,
-            in_progress=f"{int(runs['state'].isin(FINAL).sum())} of {n_runs} runs",
-            pages=_pages(out),
-        )
+        n_ended = int(runs["state"].isin(FINAL).sum())
+        _write(out, corpora, runs, table, fitted, None, in_progress=f"{n_ended} of {n_runs} runs")
+
+
+def _write(
+    out: Path,
+    corpora: Path | None,
+    runs: pd.DataFrame,
+    table: RunTable,
+    fitted: Fit | None,
+    found: Study | None,
+    in_progress: str | None = None,
+) -> Path:
+    return write_report(
+        out / "report.html",
+        title=f"Scaling law of {out.name}",
+        table=table,
+        fit=fitted,
+        manifest=_manifest(runs, corpora),
+        environment=_environment(runs),
+        runs=runs,
+        study=found,
+        in_progress=in_progress,
+        pages={"How learning rate and batch were tuned": TUNING_PAGE} if (out / TUNING_PAGE).exists() else None,
+    )
 
 
 def _law(out: Path, bootstrap: int) -> tuple[RunTable | None, Fit | None, str | None]:
@@ -107,10 +111,6 @@ def _law(out: Path, bootstrap: int) -> tuple[RunTable | None, Fit | None, str | 
         return table, fit(table, bootstrap=bootstrap), None
     except (FitError, TableError) as error:
         return table, None, str(error)
-
-
-def _pages(out: Path) -> dict[str, str]:
-    return {"How learning rate and batch were tuned": TUNING_PAGE} if (out / TUNING_PAGE).exists() else {}
 
 
 def _manifest(runs: pd.DataFrame, corpora: Path | None) -> dict[str, object] | None:

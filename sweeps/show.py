@@ -28,6 +28,14 @@ def seconds_in_words(seconds: float) -> str:
     )
 
 
+def table_with(*headings: str) -> Table:
+    """An empty table of text and then numbers, which stand to the right."""
+    table = Table(*headings, box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
 def table_of(rows: Sequence[Mapping[str, str | int | float]]) -> Table:
     """Rows of the same keys as a table, numbers to the right."""
     table = Table(*rows[0], box=None, pad_edge=False)

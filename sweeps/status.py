@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from ..train.progress import Progress
-from .ledger.schema import IS_FINAL, STATES
+from .ledger.schema import FINAL, IS_FINAL, STATES
 from .ledger.store import Ledger, open_ledger
 from .live import read_live
 from .lock import driver_at_work
@@ -49,7 +49,7 @@ class Status:
 
     @property
     def n_done(self) -> int:
-        return self.states.get("done", 0) + self.states.get("diverged", 0)
+        return sum(self.states.get(state, 0) for state in FINAL)
 
     @property
     def seconds_left(self) -> float | None:

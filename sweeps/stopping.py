@@ -11,6 +11,12 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # a preempted machine sends SIGTERM some seconds before it goes
 
 
+class Interrupted(Exception):
+    """Training was stopped between two steps, nothing of it lost; the message says how to go on."""
+
+    exit_code = 1
+
+
 @dataclass
 class StopRequest:
     """Whether somebody asked to stop."""

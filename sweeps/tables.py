@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..train.progress import Progress
-from .show import short
+from .show import short, table_with
 
 if TYPE_CHECKING:  # it imports scipy, which a table of runs has no need of
     from ..analysis.fit import Fit
@@ -19,11 +19,7 @@ if TYPE_CHECKING:  # it imports scipy, which a table of runs has no need of
 
 def runs_table(rows: Sequence[Mapping[str, Any]], live: Mapping[str, Progress]) -> Table:
     """One row a run of the ledger, with what the running ones are doing now."""
-    table = Table(
-        "layers x width", "N", "D", "seed", "state", "test loss", "± SE", "bits/byte", "tok/s", box=None, pad_edge=False
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = table_with("layers x width", "N", "D", "seed", "state", "test loss", "± SE", "bits/byte", "tok/s")
     for row in rows:
         progress = live.get(row["key"]) if row["state"] == "running" else None
         state = f"running {progress.tokens / progress.total:.0%}" if progress else row["state"]

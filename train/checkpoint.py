@@ -11,21 +11,20 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 import shutil
-import socket
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import torch
 
 from ..models.transformer import Transformer
 from .divergence import LossWatch
+from .files import atomic_file, remove_stale
 from .record import CurvePoint
 from .spec import RunSpec, Stack
 
@@ -111,7 +110,7 @@ class Checkpoints:
         gone had begun to write is removed.
         """
         tell = say or (lambda line: print(line, file=sys.stderr, flush=True))
-        _remove_stale(self.trunk, "**/*.tmp")
+        remove_stale(self.trunk, "**/*.tmp")
         paths = [path for path in self.trunk.glob("*.pt") if step_of(path) <= self.spec.branch_step]
         for path in sorted([*paths, *self.cooldown.glob("*.pt")], key=step_of, reverse=True):
             try:
@@ -177,45 +176,3 @@ def save_weights(path: Path, model: Transformer) -> None:
     """Writes the fp32 weights alone, for torch.load(path, weights_only=True)."""
     with atomic_file(path) as file:
         torch.save({name: tensor.cpu() for name, tensor in model.state_dict().items()}, file)
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` at once when the block ends well, even if power fails then."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(path.parent, f"{path.name}.*.tmp")
-    temporary = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)  # the new name itself must reach the disk
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _remove_stale(folder: Path, pattern: str) -> None:
-    """Removes temporary files of processes of this host that are gone."""
-    for path in folder.glob(pattern):
-        host, _, pid = path.name.removesuffix(".tmp").rpartition(".")
-        if host.endswith(f".{socket.gethostname()}") and pid.isdigit() and not _alive(int(pid)):
-            path.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    """Whether another process of this number is at work; a file under our own number is one of a predecessor's."""
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

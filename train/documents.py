@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checkpoint import atomic_file
 from .evaluate import HeldOutLoss, ratio_standard_error
+from .files import atomic_file
 
 DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 

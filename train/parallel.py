@@ -21,7 +21,7 @@ import torch
 import torch.distributed
 from pydantic import ValidationError
 
-from .checkpoint import atomic_file
+from .files import atomic_file
 from .loop import CHECKPOINT_SECONDS, RunError, train
 from .progress import Listener
 from .ranks import Ranks

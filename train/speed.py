@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..models.config import ModelConfig
 from ..models.flops import training_flops
+from .files import atomic_file
 from .machine import cpu_name, has_compiler, usable_cores, worker_environment
 
 PROBE_S = 6.0  # of timing; with torch's import and one compilation it takes about 20 s
@@ -78,10 +79,8 @@ def probed(models: Collection[ModelConfig], batch_tokens: int, slots: int | None
         pass  # measured again
     answer = _measure(request)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(answer.model_dump_json(), encoding="utf-8")
-        temporary.replace(path)
+        with atomic_file(path) as file:
+            file.write(answer.model_dump_json().encode())
     except OSError:
         pass  # a cache that cannot be written costs the next plan some seconds
     return answer

@@ -11,10 +11,10 @@ import torch
 from tokenizers import Tokenizer
 
 from ..models.transformer import Transformer
-from .checkpoint import atomic_file
 from .corpus.manifest import TOKENIZER, Manifest
 from .corpus.store import Corpus
 from .corpus.tokenizer import load_tokenizer
+from .files import atomic_file
 from .record import RunRecord
 from .spec import RunSpec
 

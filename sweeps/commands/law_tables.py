@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
-from ..show import short
+from ..show import short, table_with
 
 if TYPE_CHECKING:  # numpy and pandas, which take a second to import
     from ...analysis.budgets.outlook import Outlook
@@ -25,7 +24,7 @@ def print_predictions(console: Console, fit: FitFile, rows: Sequence[Mapping[str
     """One row a point, and how many of them lie beyond the runs."""
     from ...analysis.predict import warnings
 
-    table = _table("N", "D", "loss", "95 % interval of a new run")
+    table = table_with("N", "D", "loss", "95 % interval of a new run")
     beyond = 0
     for row in rows:
         N, D = row["N"] or 0.0, row["D"] or 0.0
@@ -49,7 +48,7 @@ def print_answer(console: Console, answer: Mapping[str, Any]) -> None:
 
 def print_comparison(console: Console, found: Comparison, weights: Mapping[str, float]) -> None:
     """Laws by their score, the best first, and which wins by how much."""
-    table = _table("law", "interval score", "behind the best", "coverage", "median |error|", "residual RMS")
+    table = table_with("law", "interval score", "behind the best", "coverage", "median |error|", "residual RMS")
     for score in found.scores:
         spread = "" if score.behind_se is None else f" ± {score.behind_se:.2%}"
         table.add_row(
@@ -94,7 +93,7 @@ def print_outlook(console: Console, found: Outlook) -> None:
     """The optimum at each budget, over-training there, the data wall, warnings."""
     edge = found.fit.frontier
     console.print(f"N* ~ C^a, a = {_value(edge.a)}; D* ~ C^b, b = {_value(edge.b)}", markup=False)
-    table = _table("budget", "C", "N*", "95 %", "D*", "95 %", "D*/N*", "loss of a run", "95 %")
+    table = table_with("budget", "C", "N*", "95 %", "D*", "95 %", "D*/N*", "loss of a run", "95 %")
     points = found.points
     for k, budget in enumerate(found.budgets):
         table.add_row(
@@ -127,14 +126,14 @@ def print_outlook(console: Console, found: Outlook) -> None:
 
 def print_design(console: Console, found: Design) -> None:
     """The runs, and expected standard errors before, after, and after a plain grid of the same cost."""
-    runs = _table("N", "D", "FLOPs")
+    runs = table_with("N", "D", "FLOPs")
     for N, D, flops in zip(found.N, found.D, found.flops_each, strict=True):
         runs.add_row(short(N), short(D), f"{flops:.2e}")
     console.print(runs)
     console.print(
         f"{len(found.N)} runs, {found.flops:.3g} of {found.flops_allowed:.3g} FLOPs, runs of one N on one trunk"
     )
-    table = _table("expected standard error", "a", "log N*", "log L*", "alpha", "beta", "E")
+    table = table_with("expected standard error", "a", "log N*", "log L*", "alpha", "beta", "E")
     named: list[tuple[str, Errors]] = [("now", found.before), ("with these runs", found.after)]
     if found.plain is not None:
         named.append((f"with a plain grid of {len(found.plain.N)} runs", found.plain.errors))
@@ -152,7 +151,7 @@ def print_design(console: Console, found: Design) -> None:
 def _print_overtraining(console: Console, found: Outlook) -> None:
     if found.overtraining is None:
         return
-    table = _table("C", "smaller by", "N", "at the same C: loss", "compute to the same loss", "95 %")
+    table = table_with("C", "smaller by", "N", "at the same C: loss", "compute to the same loss", "95 %")
     for each in found.overtraining:
         for i, times in enumerate(each.smaller):
             band = each.same_loss_compute_ci95
@@ -170,13 +169,6 @@ def _print_overtraining(console: Console, found: Outlook) -> None:
 def _print_warnings(console: Console, warnings: Sequence[Mapping[str, str]]) -> None:
     for warning in warnings:
         console.print(f"warning {warning['code']}: {warning['message']}", markup=False)
-
-
-def _table(*headings: str) -> Table:
-    table = Table(*headings, box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    return table
 
 
 def _times(value: float) -> str:

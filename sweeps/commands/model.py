@@ -176,8 +176,7 @@ def _train(spec: RunSpec, corpus: Corpus, root: Path, folder: Path) -> RunRecord
     from ...train.loop import Stopped
     from ...train.loop import train as train_run
     from ...train.trained import WEIGHTS, write_run
-    from ..driver import Interrupted
-    from ..stopping import stop_requests
+    from ..stopping import Interrupted, stop_requests
 
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints, weights = folder / CHECKPOINTS, folder / WEIGHTS

@@ -6,15 +6,14 @@ trunk it trained last) keeps a trunk near its checkpoints.
 
 from __future__ import annotations
 
-import os
 import secrets
 import sys
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
+from ...train.files import atomic_file
 from ...train.machine import worker_environment
 from ...train.progress import Progress
 from ..live import LiveFile
@@ -231,7 +230,8 @@ class RayExecutor:
             return Outcome(error=lost, try_again=True)
         slot.result = None
         for name, content in documents.items():
-            _write(self.places.documents / name, content)
+            with atomic_file(self.places.documents / name) as file:
+                file.write(content)
         return Outcome.model_validate_json(outcome)
 
     def _pass_on_progress(self) -> None:
@@ -249,12 +249,3 @@ class RayExecutor:
             self.trunks.discard(trunk)
             if self.store:
                 self.store.remove(f"checkpoints/{trunk}")
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from ...train.files import atomic_file
 from .schema import AS_JSON
 from .store import Ledger, LedgerError
 
@@ -25,17 +25,11 @@ def export(ledger: Ledger, path: Path) -> None:
     """
     if path.suffix not in FORMATS:
         raise LedgerError(f"{path}: the name of an export ends in {' or '.join(FORMATS)}")
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
+    with atomic_file(path) as file:
         if path.suffix == ".parquet":
-            _write_parquet(ledger, temporary)
+            _write_parquet(ledger, file)
         else:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.writelines(f"{line}\n" for line in json_lines(ledger))
-        _sync(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            file.writelines(f"{line}\n".encode() for line in json_lines(ledger))
 
 
 def json_lines(ledger: Ledger) -> Iterator[str]:
@@ -48,16 +42,11 @@ def _nested(row: dict[str, Any]) -> dict[str, Any]:
     return row | {name: json.loads(row[name]) for name in ("spec", *AS_JSON) if row[name]}
 
 
-def _write_parquet(ledger: Ledger, path: Path) -> None:
+def _write_parquet(ledger: Ledger, file: BinaryIO) -> None:
     import pandas as pd
 
     rows = ledger.rows()
     for row in rows:
         points = json.loads(row["curve"]) if row["curve"] else []
         row["curve"] = [dict(zip(("tokens", "loss", "se"), point, strict=True)) for point in points]
-    pd.DataFrame(rows).to_parquet(path, index=False)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    pd.DataFrame(rows).to_parquet(file, index=False)

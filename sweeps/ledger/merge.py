@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...train.files import atomic_file
 from .schema import ATTEMPTS, COLUMNS, FINAL
 from .settings import first_difference
 from .store import FILE, Ledger, LedgerError
@@ -77,8 +78,5 @@ def _take(ledger: Ledger, rows: list[dict[str, object]], attempts: list[dict[str
 def _copy_documents(into: Path, other: Path, keys: set[str]) -> None:
     for path in sorted((other / DOCUMENTS).glob("*.npz")):
         if path.stem in keys:
-            target = into / DOCUMENTS / path.name
-            target.parent.mkdir(exist_ok=True)
-            temporary = target.with_suffix(".tmp")
-            shutil.copyfile(path, temporary)
-            temporary.replace(target)
+            with path.open("rb") as source, atomic_file(into / DOCUMENTS / path.name) as target:
+                shutil.copyfileobj(source, target)

@@ -8,7 +8,7 @@ SCHEMA_VERSION = 3
 
 STATES = ("planned", "running", "done", "diverged", "failed", "censored")
 FINAL = ("done", "diverged")  # what no later record changes
-IS_FINAL = "state IN ('done', 'diverged')"
+IS_FINAL = f"state IN {FINAL}"
 
 # Column -> SQLite type. The key is a hash of the resolved RunSpec.
 COLUMNS = {

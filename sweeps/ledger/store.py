@@ -41,7 +41,7 @@ class Ledger:
         self.path, self.network = path, network_filesystem(path)
         try:
             if read_only:
-                self.connection = _read_only(path)
+                self.connection = open_read_only(path)
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self.connection = sqlite3.connect(path, timeout=30)
@@ -207,9 +207,9 @@ def open_ledger(folder: Path) -> Ledger:
     return Ledger(path, read_only=not (os.access(path, os.W_OK) and os.access(folder, os.W_OK)))
 
 
-def _read_only(path: Path) -> sqlite3.Connection:
+def open_read_only(path: Path) -> sqlite3.Connection:
     """A connection that writes nothing; on a folder that cannot be written even the log beside the file is left alone."""
-    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=10)
     try:
         connection.execute("SELECT 1 FROM sqlite_master")
     except sqlite3.OperationalError:

@@ -12,7 +12,7 @@ from ...models.config import ModelConfig
 from ...models.flops import six_n, training_flops
 from ...train.memory import checkpoint_bytes, training_bytes
 from ...train.spec import RunSpec
-from ..show import seconds_in_words, short
+from ..show import seconds_in_words, short, table_with
 from .forecast import Forecast
 from .plan import Plan, Trunk
 from .worth import CAVEAT, Guess, Worth
@@ -143,7 +143,7 @@ def plan_document(costed: Costed, worth: Worth | None, guess: Guess) -> dict[str
 
 
 def _run_table(costed: Costed) -> Table:
-    table = _table(
+    table = table_with(
         "layers x width", "N", "N no emb.", "D", "from", "seed", "D/N", "C = 6ND", "C exact", "lr", "memory", "time"
     )
     for trunk in costed.plan.trunks:
@@ -173,7 +173,7 @@ def _starts(trunk: Trunk, place: int) -> str:
 
 
 def _model_table(costed: Costed) -> Table:
-    table = _table(
+    table = table_with(
         "layers x width", "N", "N no emb.", "runs", "seeds", "D", "D/N", "C = 6ND", "C exact", "lr", "memory", "time"
     )
     rows: dict[object, list[Trunk]] = {}
@@ -198,11 +198,4 @@ def _model_table(costed: Costed) -> Table:
             f"{short(costed.memory(runs[0]))}B",
             seconds_in_words(sum(left)) if left else "done",
         )
-    return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(*columns, box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
     return table

@@ -21,7 +21,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from ..ledger.store import FILE
+from ..ledger.schema import FINAL
+from ..ledger.store import FILE, open_read_only
 from ..live import read_live
 from ..show import write_json
 from ..spec import SpecError
@@ -29,7 +30,7 @@ from .following import FLUSH_S, FOLDER, STATE
 from .hook import Row, Tracker, load_tracker
 
 LOOK_EVERY_S = 1.0
-ENDED = frozenset({"done", "diverged", "failed", "censored"})
+ENDED = frozenset({*FINAL, "failed", "censored"})
 
 
 class Told:
@@ -124,7 +125,7 @@ class Follower:
             return []
         try:
             # Opened anew each time: a connection kept open would keep the driver from folding its log in at the end.
-            with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=10)) as ledger:
+            with closing(open_read_only(path)) as ledger:
                 ledger.row_factory = sqlite3.Row
                 found = ledger.execute("SELECT key, state FROM runs ORDER BY finished_at NULLS LAST, key").fetchall()
                 states = dict(found)

@@ -21,9 +21,10 @@ from ...models.flops import six_n
 from ...train.corpus.store import Corpus
 from ..driver import run_sweep
 from ..executors.interface import Executor, Places
+from ..ledger.schema import FINAL
 from ..ledger.store import FILE, open_ledger
 from ..planning.plan import Plan
-from ..show import seconds_in_words, short, where_is
+from ..show import seconds_in_words, short, table_with, where_is
 from ..spec import SweepSpec
 from .design import Design, Rates, design
 from .rule_file import (
@@ -121,7 +122,7 @@ class Tuning:
             return {}
         ledger = open_ledger(self.folder)
         try:
-            return {row["key"]: row for row in ledger.rows() if row["state"] in ("done", "diverged")}
+            return {row["key"]: row for row in ledger.rows() if row["state"] in FINAL}
         finally:
             ledger.close()
 
@@ -186,9 +187,9 @@ def _what_is_added(before: Rates, after: Rates) -> str:
 
 def ladder_table(ladder: Ladder) -> Table:
     """A row for each (N, D)."""
-    table = Table("N no emb.", "D", "batch", "best lr", "± octaves", "loss", "nats/octave²", "rule's lr", "costs", "", box=None, pad_edge=False)  # fmt: skip
-    for column in table.columns[:-1]:
-        column.justify = "right"
+    table = table_with(
+        "N no emb.", "D", "batch", "best lr", "± octaves", "loss", "nats/octave²", "rule's lr", "costs", ""
+    )
     for cell in ladder.cells:
         inside = cell.status == "interior"
         rule = ladder.lr.value(cell.N, cell.D) if ladder.lr else None

@@ -11,23 +11,17 @@ from sixnd.sweeps.driver import SweepFailed, run_sweep
 from sixnd.sweeps.executors.interface import Executor, Job, Outcome, Places
 from sixnd.sweeps.executors.worker import StopFile, train_specs
 from sixnd.sweeps.ledger.store import Ledger, open_ledger
-from sixnd.sweeps.planning.plan import make_plan, planned_row
+from sixnd.sweeps.planning.plan import make_plan
 from sixnd.train.corpus.store import Corpus
 from sixnd.train.record import RunRecord
 from sixnd.train.spec import RunSpec
 
+from tests.sweeps.records import record_of
 from tests.sweeps.sweep_child import small_sweep
-
-ENDED = {"state": "done", "test_loss": 3.0, "test_loss_se": 0.01, "wall_s": 0.1, "sixnd_version": "0"}
-
-
-def record(run: RunSpec) -> RunRecord:
-    planned = {name: value for name, value in planned_row(run).items() if name != "tuned"}
-    return RunRecord.model_validate(planned | ENDED | {"torch_version": "0", "device": "none", "finished_at": "now"})
 
 
 def done(job: Job) -> Outcome:
-    return Outcome(records=tuple(map(record, job.specs)))
+    return Outcome(records=tuple(map(record_of, job.specs)))
 
 
 class Scripted:

@@ -14,7 +14,7 @@ from sixnd.models.config import ModelConfig
 from sixnd.sweeps.driver import Interrupted, run_sweep
 from sixnd.sweeps.executors.interface import Job, Outcome, Places
 from sixnd.sweeps.ledger.store import open_ledger
-from sixnd.sweeps.planning.plan import make_plan, planned_row
+from sixnd.sweeps.planning.plan import make_plan
 from sixnd.sweeps.spec import SpecError, SweepSpec, TrainSettings, load_sweep
 from sixnd.sweeps.tuning.rule_file import RuleFile, check_rule, read_rule, tuned_settings, worst_excess
 from sixnd.sweeps.tuning.run import NotBracketed, Tuning, rule_of
@@ -27,6 +27,7 @@ from sixnd.train.settings import peak_lr
 from sixnd.train.spec import RunSpec
 
 from tests.conftest import make_documents, make_source, tiny_spec
+from tests.sweeps.records import record_of
 
 CURVATURE = 0.05
 Losses = Callable[[RunSpec], float | None]
@@ -86,15 +87,9 @@ class Scripted:
 
     def record(self, run: RunSpec) -> RunRecord:
         loss = self.losses(run)
-        ended = {
-            "state": "done" if loss is not None else "diverged",
-            "test_loss": loss,
-            "test_loss_se": 0.01,
-            "error": None if loss else "diverged",
-        }
-        made = {"wall_s": 0.1, "sixnd_version": "0", "torch_version": "0", "device": "none", "finished_at": "now"}
-        planned = {name: value for name, value in planned_row(run).items() if name != "tuned"}
-        return RunRecord.model_validate(planned | ended | made)
+        if loss is None:
+            return record_of(run, state="diverged", test_loss=None, error="diverged")
+        return record_of(run, test_loss=loss)
 
     def ask_to_stop(self) -> None: ...
 
