@@ -3,10 +3,12 @@
     python benchmarks/chaos.py                        # 100 kills; about ten minutes on two free cores
     python benchmarks/chaos.py --kills 10 --seed 1
     python benchmarks/chaos.py --compiled             # with torch.compile, whose workers are killed while they compile too
+    python benchmarks/chaos.py --ray                  # on a Ray cluster of two nodes, whose daemons are killed too
 
 Every driver is a real `sixnd run`, started again with the same command after it was killed; a finished sweep is compared
 and the next begins in a new folder. Kills fall into start-up, training, the writing of a checkpoint, a commit, and, once a
-sweep, the fit and the report; by half on the driver and by half on one of its processes, where it has any. Whatever a
+sweep, the fit and the report; by half on the driver and by half on one of its processes, where it has any (with --ray by
+thirds: driver, worker, node daemon). The undisturbed sweep is trained by local workers in any case. Whatever a
 ledger showed as done before a kill must be there after it, and a sweep's final rows must be those of the undisturbed one in
 everything but times, attempts and devices. Exits 1 where a row is lost, doubled or differing, or where a driver that nobody
 killed fails.
@@ -28,6 +30,8 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
+
+from chaos_cluster import RayNodes
 
 SPEC = """
 name = "chaos"
@@ -70,15 +74,17 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compiled", action="store_true", help="leave torch.compile in")
+    parser.add_argument("--ray", action="store_true", help="train on Ray, and kill its node daemons as well")
     options = parser.parse_args()
     rng, begun = random.Random(options.seed), time.perf_counter()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(prefix="sx") as name:
         folder = Path(name)
+        nodes = RayNodes(folder) if options.ray else None
         (folder / "chaos.toml").write_text(SPEC)
         environment = os.environ | {"SIXND_CORPORA": str(folder / "corpora")}
         if not options.compiled:
             environment["TORCHDYNAMO_DISABLE"] = "1"
-        undisturbed = Chaos(folder, "undisturbed", environment)
+        undisturbed = Chaos(folder, "undisturbed", environment, None)
         if undisturbed.start().wait(SWEEP_LIMIT_S):
             print(undisturbed.log.read_text()[-2000:])
             return 1
@@ -87,13 +93,15 @@ def main() -> int:
         kills: collections.Counter[tuple[str, str]] = collections.Counter()
         sweeps, problems = 0, list[str]()
         while kills.total() < options.kills and not problems:
-            chaos = Chaos(folder, f"sweep-{sweeps}", environment)
+            chaos = Chaos(folder, f"sweep-{sweeps}", environment, nodes)
             try:
                 chaos.sweep(rng, options.kills, kills)
                 problems += compare(expected, chaos.final_rows())
             except Lost as loss:
                 problems.append(f"{loss}\n{chaos.log.read_text()[-2000:]}")
             sweeps += 1
+        if nodes:
+            nodes.close()
     for line in problems:
         print(line)
     by_victim, by_moment = collections.Counter[str](), collections.Counter[str]()
@@ -111,13 +119,15 @@ def main() -> int:
 class Chaos:
     """One sweep, driven by `sixnd run` processes that come and go."""
 
-    def __init__(self, folder: Path, name: str, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, name: str, environment: dict[str, str], nodes: RayNodes | None) -> None:
+        self.nodes = nodes
         self.spec, self.out, self.environment = folder / "chaos.toml", folder / name, environment
         self.log = folder / f"{name}.log"
         self.seen_done: dict[str, Row] = {}
 
     def start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "sixnd.sweeps.cli", "run", str(self.spec), "--out", str(self.out)]
+        where = self.nodes.overrides() if self.nodes else []
+        command = [sys.executable, "-m", "sixnd.sweeps.cli", "run", str(self.spec), *where, "--out", str(self.out)]
         with self.log.open("ab") as log:
             return subprocess.Popen([*command, "--bootstrap", "20"], env=self.environment, stdout=log, stderr=log)
 
@@ -131,9 +141,7 @@ class Chaos:
         while True:
             moment = self.next_moment(rng, new, reported)
             if kills.total() < most and moment and self.wait_for(moment, process, rng):
-                victim, pid = self.pick(process, rng)
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                victim = self.kill(process, rng)
                 hurt, new, reported = True, False, reported or moment == "report"
                 kills[victim, moment] += 1
                 self.check_done()
@@ -200,12 +208,16 @@ class Chaos:
     def all_done(self) -> bool:
         return bool(rows := read_rows(self.out)) and all(row["state"] == "done" for row in rows)
 
-    def pick(self, process: subprocess.Popen[bytes], rng: random.Random) -> tuple[str, int]:
-        """The driver, or one of its processes where it has any."""
-        children = descendants(process.pid)
-        if children and rng.random() < 0.5:
-            return "worker", rng.choice(children)
-        return "driver", process.pid
+    def kill(self, process: subprocess.Popen[bytes], rng: random.Random) -> str:
+        """Kills the driver, one of its processes where it has any, or a node's daemon; says which."""
+        if self.nodes and rng.random() < 1 / 3:
+            self.nodes.kill_daemon(rng)
+            return "daemon"
+        others = [*descendants(process.pid), *(self.nodes.workers() if self.nodes else ())]
+        hit = others and rng.random() < 0.5
+        with suppress(ProcessLookupError):
+            os.kill(rng.choice(others) if hit else process.pid, signal.SIGKILL)
+        return "worker" if hit else "driver"
 
     def check_done(self) -> None:
         """Raises Lost where a row that was done before is gone or is another."""

@@ -10,7 +10,7 @@ from rich.console import Console
 from ..train.corpus.contamination import CLEAN_BELOW
 from .ledger.store import FILE, open_ledger
 from .show import short, where_is
-from .tables import loss_grid, print_fit
+from .tables import law_in_numbers, loss_grid, print_fit
 
 if TYPE_CHECKING:  # it imports pandas and scipy, which a driver has no need of while it trains
     from .results import Results
@@ -40,11 +40,7 @@ def conclude(out: Path, results: Results, console: Console) -> None:
     console.print()
     if results.fit is not None:
         print_fit(console, results.fit)
-        rms = float((results.fit.residuals**2).mean() ** 0.5)
-        p = results.fit.params
-        console.print(
-            f"\nL(N, D) = {p['A']:.3g}/N^{p['alpha']:.3f} + {p['B']:.3g}/D^{p['beta']:.3f} + {p['E']:.3f}   ({results.fit.n_runs} runs, residual RMS {rms:.2%} in log loss)"
-        )
+        console.print(f"\n{law_in_numbers(results.fit)}")
     else:
         console.print(f"no law: {results.why_no_fit}", markup=False)
     bad = [row for row in rows if row["state"] in ("failed", "diverged")]

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
 from ..models.config import ModelConfig
-from ..train.corpus.build import build_corpus, corpora_root
+from ..train.corpus.build import build_corpus, corpora_root, find_corpus, open_corpus
+from ..train.corpus.spec import CorpusSpec
 from ..train.corpus.store import Corpus
 from ..train.machine import has_compiler, usable_cores
 from ..train.memory import training_bytes
@@ -24,18 +25,16 @@ from .conclusion import conclude
 from .driver import elapsed, refuse_other_settings, run_sweep
 from .executors.interface import Executor, Places
 from .ledger.store import FILE, Ledger, open_ledger
+from .own_process import in_own_process
 from .planning.forecast import forecast
 from .planning.packing import Packing, packing
 from .planning.plan import Plan, make_plan
 from .planning.shrink import Purse, shrink
 from .planning.table import Costed, left_out, plan_document, plan_lines, plan_table, worth_lines
-from .planning.worth import Guess, Worth, guess_of, in_own_process, worth_of
-from .show import where_is
+from .planning.worth import Guess, Worth, guess_of, worth_of
+from .show import aloud, where_is
 from .spec import SpecError, SweepSpec, load_sweep, parse_budget
 from .tuning.run import Tuning, rule_of
-
-if TYPE_CHECKING:  # they import pandas and scipy, which a driver has no need of while it trains
-    pass
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def prepare(
     overrides: tuple[str, ...],
     out: Path | None,
     corpora: Path | None,
-    say: Callable[[str], None],
+    say: Callable[[str], None] = aloud,
     *,
     budget: str | None = None,
     fit: str | None = None,
@@ -92,6 +91,7 @@ def prepare(
     """Everything up to training; builds the corpus where it is not built yet.
 
     Args:
+        say: told how the corpus is built, in another process: a function of a module.
         budget: '2h', '90m' or '1e18', in place of the spec's.
         fit: a fit.json whose law and noise the grid is judged under.
         noise: standard deviation of log L between equal runs, in place of the fit's.
@@ -104,7 +104,7 @@ def prepare(
         sweep = sweep.model_copy(update={"budget": parse_budget(budget)})
     guess = guess_of(None, noise) if fit is None else in_own_process(guess_of, fit, noise)
     folder, root = out or Path("sweeps-out") / sweep.name, corpora_root(corpora)
-    corpus = build_corpus(sweep.corpus, root, say)
+    corpus = find_corpus(sweep.corpus, root) or open_corpus(in_own_process(_build, sweep.corpus, root, say))
     grid = make_plan(sweep, corpus, rule=rule_of(sweep, folder))
     past = _Past.of(folder, sweep)
     plan = grid if past.chosen is None else grid.only(past.chosen)
@@ -126,6 +126,11 @@ def prepare(
     return Session(sweep, corpus, grid, plan, folder, root, past.finished, costed, device.device, guess, pack)
 
 
+def _build(spec: CorpusSpec, root: Path, say: Callable[[str], None]) -> str:
+    """Builds a corpus and returns its folder. Elsewhere, for it leaves 400 MB behind that a driver has no use for."""
+    return str(build_corpus(spec, root, say).path)
+
+
 @dataclass(frozen=True)
 class _Past:
     """What the sweep's folder knows already: finished runs, speeds by device and shape, and the cells once chosen."""
@@ -142,14 +147,10 @@ class _Past:
         try:
             chosen = ledger.meta(_choice(sweep))
             speeds: dict[tuple[str, int, int], list[float]] = {}
-            for row in ledger.rows():
-                if row["state"] == "done" and row["tokens_per_s"]:
-                    speeds.setdefault((row["device"], row["n_layers"], row["d_model"]), []).append(row["tokens_per_s"])
-            return cls(
-                ledger.finished_keys(),
-                {shape: median(values) for shape, values in speeds.items()},
-                None if chosen is None else frozenset(json.loads(chosen)),
-            )
+            for device, n_layers, d_model, speed in ledger.speeds():
+                speeds.setdefault((device, n_layers, d_model), []).append(speed)
+            medians = {shape: median(values) for shape, values in speeds.items()}
+            return cls(ledger.finished_keys(), medians, None if chosen is None else frozenset(json.loads(chosen)))
         finally:
             ledger.close()
 

@@ -9,6 +9,15 @@ from pathlib import Path
 from rich.table import Table
 
 
+def aloud(line: str) -> None:
+    """Prints at once, from whatever process."""
+    print(line, flush=True)
+
+
+def unheard(_: str) -> None:
+    """Prints nothing."""
+
+
 def short(n: float) -> str:
     """442k, 4.0M, 1.2B."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):

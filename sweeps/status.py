@@ -18,7 +18,7 @@ from .ledger.store import Ledger, open_ledger
 from .live import read_live
 from .lock import driver_at_work
 from .show import seconds_in_words, short
-from .tables import runs_table
+from .tables import law_in_numbers, runs_table
 
 MOST_ROWS = 60  # listed one by one; larger sweeps are shown by N and D
 FEWEST_FITTED = 6  # runs of a law with five parameters
@@ -147,8 +147,10 @@ def _law(folder: Path) -> list[str]:
         fitted = fit(read_table(folder), bootstrap=LIVE_BOOTSTRAP)
     except (FitError, TableError) as error:
         return [f"no law yet: {error}"]
-    told = "; ".join(f"{name} {value} ({interval})" for name, value, interval in estimates(fitted))
-    return [f"law of {fitted.n_runs} runs: {told}", f"{len(fitted.warnings)} warnings; `sixnd fit {folder}` names them"]
+    exponents = [row for row in estimates(fitted) if row[0].startswith(("alpha", "beta", "a "))]
+    told = ", ".join(f"{name.split()[0]} {value} ({interval})" for name, value, interval in exponents)
+    warned = f"; {len(fitted.warnings)} warnings, which `sixnd fit {folder}` names" if fitted.warnings else ""
+    return [law_in_numbers(fitted), f"  95 % intervals: {told}{warned}"]
 
 
 def status_lines(status: Status, law: list[str]) -> list[str]:

@@ -59,6 +59,15 @@ def loss_grid(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, bool]:
     return table, falls
 
 
+def law_in_numbers(fit: Fit) -> str:
+    """The law of five parameters in one line, with how well the runs agree with it."""
+    p, rms = fit.params, float((fit.residuals**2).mean() ** 0.5)
+    return (
+        f"L(N, D) = {p['A']:.3g}/N^{p['alpha']:.3f} + {p['B']:.3g}/D^{p['beta']:.3f} + {p['E']:.3f}"
+        f"   ({fit.n_runs} runs, residual RMS {rms:.2%} in log loss)"
+    )
+
+
 def print_fit(console: Console, fit: Fit) -> None:
     """The law with its intervals, what certifies it, the frontier at a few budgets, and every warning."""
     from ..analysis.summary import certificate, estimates

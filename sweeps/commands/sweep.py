@@ -43,8 +43,9 @@ def plan(
         key=value, such as train.lr=3e-3.
     """
     from ..session import prepare
+    from ..show import aloud, unheard
 
-    say = (lambda _: None) if json_out == "-" else console.print
+    say = unheard if json_out == "-" else aloud
     session = prepare(spec, overrides, out, corpora, say, budget=budget, fit=fit, noise=noise)
     if json_out is not None:
         output(json_out, session.document(), "plan")
@@ -81,7 +82,7 @@ def run(
     from .tune import tune
 
     def prepared() -> Session:
-        return prepare(spec, overrides, out, corpora, console.print, budget=budget, fit=fit, noise=noise)
+        return prepare(spec, overrides, out, corpora, budget=budget, fit=fit, noise=noise)
 
     session = prepared()
     if session.sweep.tuning and session.plan.rule is None:

@@ -23,7 +23,7 @@ def tune(spec: str, *overrides: str, out: Out = None, corpora: Corpora = None, d
     from ..session import executor_of, prepare, tuning_of
     from ..spec import SpecError
 
-    session = prepare(spec, overrides, out, corpora, console.print)
+    session = prepare(spec, overrides, out, corpora)
     if session.sweep.tuning and session.sweep.tuning.rule:
         raise SpecError(
             f"{session.sweep.name}: tuning.rule = {session.sweep.tuning.rule!r}: tuned already; leave it out"

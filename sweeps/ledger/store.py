@@ -189,6 +189,11 @@ class Ledger:
     def finished_keys(self) -> frozenset[str]:
         return frozenset(row["key"] for row in self.connection.execute(f"SELECT key FROM runs WHERE {IS_FINAL}"))
 
+    def speeds(self) -> list[tuple[str, int, int, float]]:
+        """Device, n_layers, d_model and tokens/s of every run that is done."""
+        asked = "SELECT device, n_layers, d_model, tokens_per_s FROM runs WHERE state = 'done' AND tokens_per_s > 0"
+        return [(*row,) for row in self.connection.execute(asked)]
+
     def by_state(self) -> dict[str, int]:
         """Number of runs in each state that occurs."""
         found = self.connection.execute("SELECT state, count(*) AS n FROM runs GROUP BY state")

@@ -1,4 +1,4 @@
-"""A grid cut down to a budget: the cells that tell least for what they cost go first. Call it through worth.in_own_process: it imports scipy.
+"""A grid cut down to a budget: the cells that tell least for what they cost go first. Called through `own_process`: it imports scipy.
 
 Information is the log determinant of the Fisher matrix of the guessed law (D-optimal: Atkinson, Donev & Tobias 2007), which a
 cell lowers by -log(1 - k g^T M^-1 g / sigma^2), k its seeds; its cost is what it adds to its trunk.

@@ -1,12 +1,9 @@
-"""What a grid will tell: expected standard errors under a guessed law. What needs scipy is called in a process of its own."""
+"""What a grid will tell: expected standard errors under a guessed law. What imports scipy here is called through
+`own_process`."""
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
 
 from ..spec import SpecError
 from .plan import Plan
@@ -16,9 +13,6 @@ from .plan import Plan
 DEMO_LAW = (411.0, 145.0, 1.76, 0.55, 0.33)  # A, B, E, alpha, beta
 NOISE = 0.005  # standard deviation of log L between seeds; of the order of what small runs show
 CAVEAT = "first-order, for independent runs and a law that holds; runs of one trunk and seed are not independent"
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -38,12 +32,6 @@ class Worth:
     alpha: float
     beta: float
     a: float
-
-
-def in_own_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Calls a function of a module where what it imports goes again."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *args, **kwargs).result()
 
 
 def guess_of(fit: str | None, noise: float | None) -> Guess:

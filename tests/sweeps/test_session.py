@@ -14,6 +14,7 @@ from sixnd.sweeps import session as sessions
 from sixnd.sweeps.ledger.store import FILE, Ledger
 from sixnd.sweeps.planning.plan import planned_row
 from sixnd.sweeps.session import Session, prepare
+from sixnd.sweeps.show import unheard
 from sixnd.sweeps.spec import SpecError
 from sixnd.train import speed
 from sixnd.train.speed import Probed, ProbeError, ProbeRequest, probed
@@ -67,33 +68,33 @@ def keys(session: Session) -> set[str]:
 
 def test_a_sweep_that_has_started_keeps_the_cells_it_chose(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a_probe(monkeypatch, 1e8)
-    whole = prepare("own.toml", (), None, None, lambda _: None)
+    whole = prepare("own.toml", (), None, None, unheard)
     budget = f"{0.7 * whole.costed.forecast.makespan_s / 3600}h"
-    first = prepare("own.toml", (), None, None, lambda _: None, budget=budget)
+    first = prepare("own.toml", (), None, None, unheard, budget=budget)
     assert keys(first) < keys(whole)
     a_probe(monkeypatch, 2e8)  # the machine is free now: a new sweep would take more
-    assert keys(prepare("own.toml", (), None, None, lambda _: None, budget=budget)) > keys(first)
+    assert keys(prepare("own.toml", (), None, None, unheard, budget=budget)) > keys(first)
     sessions._keep_choice(first)
-    assert keys(prepare("own.toml", (), None, None, lambda _: None, budget=budget)) == keys(first)
-    assert keys(prepare("own.toml", (), None, None, lambda _: None, budget="900h")) == keys(whole)
+    assert keys(prepare("own.toml", (), None, None, unheard, budget=budget)) == keys(first)
+    assert keys(prepare("own.toml", (), None, None, unheard, budget="900h")) == keys(whole)
 
 
 def test_speeds_come_from_the_ledger_where_it_has_any_on_this_device(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a_probe(monkeypatch, 1e8)
-    before = prepare("own.toml", (), None, None, lambda _: None)
+    before = prepare("own.toml", (), None, None, unheard)
     run = before.plan.runs[0]
     ledger = Ledger(home / "sweeps-out" / "own" / FILE)
     ledger.plan([planned_row(run)])
     with ledger.connection:
         ledger.connection.execute("UPDATE runs SET state = 'done', device = 'another chip', tokens_per_s = 1.0")
-    assert prepare("own.toml", (), None, None, lambda _: None).costed.seconds.items() <= before.costed.seconds.items()
+    assert prepare("own.toml", (), None, None, unheard).costed.seconds.items() <= before.costed.seconds.items()
     slow = 1e6 / training_flops(run.model).total  # a hundredth of the probed speed
     with ledger.connection:
         ledger.connection.execute("UPDATE runs SET device = 'a chip', tokens_per_s = ?", (slow,))
     ledger.close()
-    after = prepare("own.toml", (), None, None, lambda _: None)
+    after = prepare("own.toml", (), None, None, unheard)
     assert run.key not in after.costed.seconds
     for key, seconds in after.costed.seconds.items():
         assert seconds == pytest.approx(100 * before.costed.seconds[key], rel=1e-6)
@@ -102,16 +103,16 @@ def test_speeds_come_from_the_ledger_where_it_has_any_on_this_device(
 def test_what_does_not_fit_the_memory_is_refused_by_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a_probe(monkeypatch, 1e8, memory_bytes=10**8)
     with pytest.raises(SpecError) as error:
-        prepare("own.toml", (), None, None, lambda _: None)
+        prepare("own.toml", (), None, None, unheard)
     assert len(str(error.value).splitlines()) == 4 and "own: shapes or params: N = " in str(error.value)
     a_probe(monkeypatch, 1e8, memory_bytes=10**9)
     with pytest.raises(SpecError, match=r"own: workers = 4: .* give workers = 3"):
-        prepare("own.toml", ("workers=4",), None, None, lambda _: None)
+        prepare("own.toml", ("workers=4",), None, None, unheard)
 
 
 def test_the_document_of_a_plan(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a_probe(monkeypatch, 1e8)
-    document = json.loads(json.dumps(prepare("own.toml", (), None, None, lambda _: None).document()))
+    document = json.loads(json.dumps(prepare("own.toml", (), None, None, unheard).document()))
     runs = document["runs"]
     assert len(runs) == 16 and document["expected_errors"]["alpha"] > 0
     assert document["trained_flops"] == sum(6 * run["N"] * run["trained_tokens"] for run in runs)

@@ -58,6 +58,17 @@ def open_corpus(name: str, root: Path | None = None) -> Corpus:
     return read_corpus(folder if (folder / MANIFEST).is_file() else corpora_root(root) / name)
 
 
+def find_corpus(spec: CorpusSpec, root: Path | None = None) -> Corpus | None:
+    """The corpus of `spec` where it is built already.
+
+    Raises:
+        CorpusError: a source is missing or not what was asked for, or the corpus is damaged.
+    """
+    folder = corpora_root(root)
+    name = corpus_hash(spec, _sources(spec, folder))
+    return read_corpus(folder / name) if (folder / name / MANIFEST).is_file() else None
+
+
 def usual_processes() -> int:
     """One for each core that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -73,8 +84,11 @@ def build_corpus(
         BuildStopped: the disk is full or a worker was killed; finished steps are kept.
     """
     folder = corpora_root(root)
-    sources = [read_source(source, spec.max_document_bytes, folder) for source in spec.sources]
-    return build_from_sources(spec, sources, folder, say, processes)
+    return build_from_sources(spec, _sources(spec, folder), folder, say, processes)
+
+
+def _sources(spec: CorpusSpec, folder: Path) -> list[Source]:
+    return [read_source(source, spec.max_document_bytes, folder) for source in spec.sources]
 
 
 def build_from_sources(

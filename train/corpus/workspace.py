@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,8 +14,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from ..parent import leave_with_parent
 from .spec import BuildStopped
 from .store import sync
 
@@ -40,8 +39,10 @@ class Workspace:
     def step(self, name: str, kind: type[Receipt], make: Callable[[], Receipt]) -> Receipt:
         """The receipt of a step: read where an earlier build finished it, else made. `make` syncs the files it writes."""
         path = self.folder / f"{name}.receipt.json"
-        if path.is_file():
+        try:
             return kind.model_validate_json(path.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            pass  # never finished, or by another version of sixnd, whose receipts say less
         started = time.perf_counter()
         receipt = make()
         temporary = path.with_suffix(".tmp")
@@ -87,14 +88,7 @@ def _settle(function: Callable[[Any], Any]) -> None:
     global _function
     _function = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-
-
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    leave_with_parent()
 
 
 def _call(item: Any) -> Any:
