@@ -3,7 +3,7 @@
     python benchmarks/sweep_overhead.py              # 40 runs of the demo's sizes: about ten minutes on two cores
     python benchmarks/sweep_overhead.py --no-sweep   # the plan of 10,000 runs and the ledger of 100,000 rows alone
 
-The corpus is built before; compilation caches are cold. The share counts everything a worker does, from its start: imports,
+Compilation caches are cold, but for one width that the plan's probe compiles. The share counts everything a worker does, from its start: imports,
 compilation, evaluation, checkpoints. Exits 1 where a target is missed. Linux: processes are read from /proc.
 """
 
@@ -122,7 +122,8 @@ def sweep(root: Path, environment: dict[str, str]) -> Checks:
     sixnd(["plan", *spec, "--json", str(root / "plan.json")], environment)
     forecast = json.loads((root / "plan.json").read_text())["forecast"]["makespan_s"]
     command = [sys.executable, "-m", "sixnd.sweeps.cli", "run", *spec]
-    driver = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    fresh = environment | {"SIXND_CORPORA": f"{root}/fresh"}  # the driver is to have its corpus built, too
+    driver = subprocess.Popen(command, env=fresh, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     worker_cpu, driver_mb, training = watch(driver)
     rows = [json.loads(line) for line in (root / "demo" / "runs.jsonl").read_text().splitlines()]
     share = seconds_in_steps(rows) / worker_cpu
@@ -131,7 +132,11 @@ def sweep(root: Path, environment: dict[str, str]) -> Checks:
     return [
         ("40 runs done", str(sum(row["state"] == "done" for row in rows)), len(rows) == 40),
         (f"workers' CPU-seconds in steps, at least {STEPS_SHARE:.0%}", f"{share:.1%}", share >= STEPS_SHARE),
-        (f"driver's peak memory while runs train, under {DRIVER_MB} MB", f"{driver_mb:.0f} MB", driver_mb < DRIVER_MB),
+        (
+            f"driver's peak memory, corpus built by it, under {DRIVER_MB} MB",
+            f"{driver_mb:.0f} MB",
+            driver_mb < DRIVER_MB,
+        ),
         (f"forecast of the plan, within {FORECAST:.0%}", f"{off:+.1%}", abs(off) <= FORECAST),
     ]
 

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from ..models.config import ModelConfig
-from ..train.corpus.build import build_corpus, corpora_root, find_corpus, open_corpus
+from ..train.corpus.build import build_corpus, built_corpus, corpora_root, open_corpus
 from ..train.corpus.spec import CorpusSpec
 from ..train.corpus.store import Corpus
 from ..train.machine import has_compiler, usable_cores
@@ -34,7 +34,7 @@ from .planning.table import Costed, left_out, plan_document, plan_lines, plan_ta
 from .planning.worth import Guess, Worth, guess_of, worth_of
 from .show import aloud, where_is
 from .spec import SpecError, SweepSpec, load_sweep, parse_budget
-from .tuning.run import Tuning, rule_of
+from .tuning.run import LadderCost, Tuning, rule_of
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,17 @@ class Session:
     guess: Guess
     packing: Packing
 
+    @property
+    def ladder(self) -> LadderCost | None:
+        """What the ladder of its [tuning] table takes, while that has no rule yet."""
+        return None if self.sweep.tuning is None or self.plan.rule else tuning_of(self).cost()
+
     def show(self, console: Console) -> None:
-        """The table, what it costs, and what a budget left out."""
+        """The table, what it costs with its ladder, and what a budget left out."""
         console.print(plan_table(self.costed))
-        for line in [*plan_lines(self.costed, self.device), *left_out(self.grid, self.plan)]:
+        ladder = self.ladder
+        tuning = ladder.lines() if ladder else []
+        for line in [*plan_lines(self.costed, self.device), *left_out(self.grid, self.plan), *tuning]:
             console.print(line, markup=False)
 
     def worth(self) -> tuple[Worth | None, Worth | None]:
@@ -72,9 +79,9 @@ class Session:
 
     def document(self) -> dict[str, Any]:
         """What `sixnd plan --json` writes."""
-        return {"name": self.sweep.name, "device": self.device} | plan_document(
-            self.costed, self.worth()[0], self.guess
-        )
+        ladder = self.ladder
+        head = {"name": self.sweep.name, "device": self.device, "tuning": ladder.document() if ladder else None}
+        return head | plan_document(self.costed, self.worth()[0], self.guess)
 
 
 def prepare(
@@ -104,7 +111,7 @@ def prepare(
         sweep = sweep.model_copy(update={"budget": parse_budget(budget)})
     guess = guess_of(None, noise) if fit is None else in_own_process(guess_of, fit, noise)
     folder, root = out or Path("sweeps-out") / sweep.name, corpora_root(corpora)
-    corpus = find_corpus(sweep.corpus, root) or open_corpus(in_own_process(_build, sweep.corpus, root, say))
+    corpus = built_corpus(sweep.corpus, root) or open_corpus(in_own_process(_build, sweep.corpus, root, say))
     grid = make_plan(sweep, corpus, rule=rule_of(sweep, folder))
     past = _Past.of(folder, sweep)
     plan = grid if past.chosen is None else grid.only(past.chosen)
@@ -258,7 +265,7 @@ def tuning_of(session: Session) -> Tuning:
     """
     sweep = session.sweep
 
-    def speeds(models: set[ModelConfig], batch_tokens: int) -> dict[ModelConfig, float]:
-        return speeds_of(models, probed(models, batch_tokens, sweep.workers).speeds) if models else {}
+    def probe(models: set[ModelConfig], batch_tokens: int) -> Probed:
+        return probed(models, batch_tokens, sweep.workers)
 
-    return Tuning.of(sweep, make_plan(sweep, session.corpus), session.corpus, session.out, session.corpora, speeds)
+    return Tuning.of(sweep, make_plan(sweep, session.corpus), session.corpus, session.out, session.corpora, probe)

@@ -1,17 +1,18 @@
 """How fast this machine trains a few shapes, with every slot busy: `python -m sixnd.train.probe`, request and answer as JSON.
 
 It runs in its own process, so that a driver that plans and waits never holds torch. Each shape is timed eagerly, for compiling one
-takes as long as all of that; what compilation gains is measured on the middle one and taken for all. Its code stays in torch's cache, so
+takes longer than all of that; what compilation gains is measured on the middle one and taken for all. Its code stays in torch's cache, so
 that a sweep which trains that shape finds it there.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -27,21 +28,63 @@ LEAST_REPEATS, MOST_REPEATS = 2, 50
 COMPANION = "--companion"
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A model that can be trained for a step, and the tokens of such a step."""
+
+    step: Callable[[], None]
+    tokens: int
+
+    @classmethod
+    def of(cls, config: ModelConfig, batch_tokens: int, device: torch.device, compiled: bool) -> Trial:
+        model = Transformer(config).to(device)
+        model.initialize(0)
+        optimizer = build_optimizer(model, OptimizerSettings(lr=1e-3, beta2=0.99))
+        if compiled:
+            compile_model(model, lambda _: None)
+        rows = micro_batch_rows(batch_tokens, config.context, device)
+        tokens = torch.zeros(rows, config.context, dtype=torch.int64, device=device)
+
+        def step() -> None:
+            objective, _ = model(tokens, tokens, torch.bfloat16)
+            objective.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+
+        return cls(step, rows * config.context)
+
+    def tokens_per_s(self, seconds: float) -> float:
+        """The median of the steps that fit into the time; the first one warms up and does not count."""
+        self.step()
+        deadline, took = time.perf_counter() + seconds, list[float]()
+        while len(took) < LEAST_REPEATS or (len(took) < MOST_REPEATS and time.perf_counter() < deadline):
+            start = time.perf_counter()
+            self.step()
+            took.append(time.perf_counter() - start)
+        return self.tokens / sorted(took)[len(took) // 2]
+
+
 def probe(request: ProbeRequest) -> Probed:
     """Times each shape within its share of the allowed seconds, while the other slots' cores work as well."""
     torch.set_num_threads(1)
     device = pick_device()
     slots = request.slots or usual_slots()
     compiled = has_compiler() and os.environ.get("TORCHDYNAMO_DISABLE") != "1"
+    trials = [Trial.of(model, request.batch_tokens, device, compiled=False) for model in request.models]
+    middle = len(trials) // 2
+    fast = Trial.of(request.models[middle], request.batch_tokens, device, compiled)
+    if compiled:  # on all cores, as long as nothing else is to be busy
+        torch._inductor.config.compile_threads = usable_cores()
+        fast.step()
+        fast.step()
     companions = [] if device.type == "cuda" else _companions(min(slots, usable_cores()) - 1)
     try:
-        share = request.seconds / len(request.models)
-        speeds = [_tokens_per_s(model, request.batch_tokens, device, share, compiled=False) for model in request.models]
-        if compiled:
-            middle = len(request.models) // 2
-            fast = _tokens_per_s(request.models[middle], request.batch_tokens, device, share, compiled=True)
-            gain = fast / speeds[middle]
-            speeds = [speed * gain for speed in speeds]
+        share = request.seconds / (len(trials) + 1)
+        speeds = [trial.tokens_per_s(share) for trial in trials]
+        gain = fast.tokens_per_s(share) / speeds[middle] if compiled else 1.0
     finally:
         for companion in companions:
             companion.kill()
@@ -53,36 +96,8 @@ def probe(request: ProbeRequest) -> Probed:
         slots=slots,
         compiled=compiled,
         models=request.models,
-        tokens_per_s=tuple(speeds),
+        tokens_per_s=tuple(gain * speed for speed in speeds),
     )
-
-
-def _tokens_per_s(
-    config: ModelConfig, batch_tokens: int, device: torch.device, seconds: float, compiled: bool
-) -> float:
-    """The median of the training steps that fit into the time; the first one warms up, or compiles, and does not count."""
-    model = Transformer(config).to(device)
-    model.initialize(0)
-    optimizer = build_optimizer(model, OptimizerSettings(lr=1e-3, beta2=0.99))
-    if compiled:
-        compile_model(model, lambda _: None)
-    rows = micro_batch_rows(batch_tokens, config.context, device)
-    tokens = torch.zeros(rows, config.context, dtype=torch.int64, device=device)
-    deadline, took = math.inf, list[float]()
-    while len(took) <= LEAST_REPEATS or (len(took) < MOST_REPEATS and time.perf_counter() < deadline):
-        start = time.perf_counter()
-        objective, _ = model(tokens, tokens, torch.bfloat16)
-        objective.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        took.append(time.perf_counter() - start)
-        if len(took) == 1:
-            deadline = time.perf_counter() + seconds
-    timed = sorted(took[1:])
-    return rows * config.context / timed[len(timed) // 2]
 
 
 def _companions(n: int) -> list[subprocess.Popen[bytes]]:

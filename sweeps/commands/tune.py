@@ -29,6 +29,7 @@ def tune(spec: str, *overrides: str, out: Out = None, corpora: Corpora = None, d
             f"{session.sweep.name}: tuning.rule = {session.sweep.tuning.rule!r}: tuned already; leave it out"
         )
     ladder = tuning_of(session)
-    console.print(ladder.cost(session.costed.forecast.slots), markup=False)
+    for line in ladder.cost().lines():
+        console.print(line, markup=False)
     if not dry_run:
         ladder.train(executor_of(session), console)

@@ -147,13 +147,14 @@ def tuned_settings(rule: RuleFile, model: ModelConfig, tokens: Sequence[int]) ->
     """Learning rate and batch (tokens) of a row: the runs of one model at each D of `tokens`, which share a trunk.
 
     The rule is taken at the geometric mean of the D. Where batches were compared, the batch is the nearest power of two
-    of contexts.
+    of contexts, and the learning rate follows it as its square root does (Malladi et al. 2022, arXiv 2205.10287).
     """
     d, n = math.exp(sum(map(math.log, tokens)) / len(tokens)), model.n_non_embedding
-    batch = rule.batch_tokens
-    if rule.batch is not None:
-        batch = model.context * 2 ** max(0, round(math.log2(rule.batch.value(n, d) / model.context)))
-    return rule.lr.value(n, d), batch
+    if rule.batch is None:
+        return rule.lr.value(n, d), rule.batch_tokens
+    best = rule.batch.value(n, d)
+    batch = model.context * 2 ** max(0, round(math.log2(best / model.context)))
+    return rule.lr.value(n, d) * math.sqrt(batch / best), batch
 
 
 def worst_excess(rule: RuleFile, model: ModelConfig, tokens: Sequence[int]) -> float:

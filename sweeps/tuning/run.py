@@ -6,7 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from ...analysis.tuning.ladder import Ladder, climb
 from ...analysis.tuning.optima import LadderTable
 from ...analysis.tuning.rule import PowerLaw
 from ...models.config import ModelConfig
-from ...models.flops import six_n
 from ...train.corpus.store import Corpus
+from ...train.speed import Probed, speeds_of
 from ..driver import run_sweep
 from ..executors.interface import Executor, Places
 from ..ledger.schema import FINAL
 from ..ledger.store import FILE, open_ledger
+from ..planning.forecast import Forecast, forecast
 from ..planning.plan import Plan
 from ..show import seconds_in_words, short, table_with, where_is
 from ..spec import SweepSpec
@@ -40,7 +41,7 @@ from .rule_file import (
 )
 
 PAGE = "report.html"
-Speeds = Callable[[set[ModelConfig], int], Mapping[ModelConfig, float]]  # models and batch -> tokens/s of each
+Probe = Callable[[set[ModelConfig], int], Probed]  # of models at a batch
 
 
 class NotBracketed(Exception):
@@ -66,6 +67,39 @@ def rule_of(sweep: SweepSpec, out: Path) -> RuleFile | None:
 
 
 @dataclass(frozen=True)
+class LadderCost:
+    """A ladder before any extension, and what it takes."""
+
+    design: Design
+    plan: Plan
+    flops_of_grid: float
+    forecast: Forecast
+    n_left: int  # runs to train
+
+    def lines(self) -> list[str]:
+        models, tuning, time = self.design.models, self.design.tuning, self.forecast
+        return [
+            f"ladder: {len(models)} rungs (N {', '.join(short(model.n_non_embedding) for model in models)})"
+            f" x D {', '.join(map(short, self.design.tokens))} x {len(tuning.lr_factors)} learning rates"
+            f" = {len(self.plan.runs)} runs in {len(self.plan.trunks)} trunks, {self.n_left} to train",
+            f"  {self.plan.trained_flops:.2e} FLOPs as 6ND, {self.plan.trained_flops / self.flops_of_grid:.0%} of the grid's"
+            f" {self.flops_of_grid:.2e}; expected {seconds_in_words(time.makespan_s)} on {time.slots} slots"
+            f" ({time.slot_hours:.2g} slot-hours, {time.compile_s:.0f} s of it compilation)",
+            f"  a learning rate at an edge adds up to {tuning.max_extensions} a rung"
+            + ("; batches are tried after it" if tuning.batch_factors else ""),
+        ]
+
+    def document(self) -> dict[str, Any]:
+        """Runs, FLOPs and seconds, for JSON."""
+        return {
+            "runs": len(self.plan.runs),
+            "left": self.n_left,
+            "trained_flops": self.plan.trained_flops,
+            "forecast": asdict(self.forecast),
+        }
+
+
+@dataclass(frozen=True)
 class Tuning:
     """A ladder that is ready to be shown or trained."""
 
@@ -73,37 +107,30 @@ class Tuning:
     grid: Plan  # at the published rule
     out: Path  # of the sweep; the ladder's own folder lies in it
     corpora: Path
-    speeds: Speeds
+    probe: Probe
 
     @classmethod
-    def of(cls, sweep: SweepSpec, grid: Plan, corpus: Corpus, out: Path, corpora: Path, speeds: Speeds) -> Tuning:
+    def of(cls, sweep: SweepSpec, grid: Plan, corpus: Corpus, out: Path, corpora: Path, probe: Probe) -> Tuning:
         """
         Raises:
             SpecError: there is nothing to tune, or nothing to tune on.
         """
-        return cls(design(sweep, grid, corpus), grid, out, corpora, speeds)
+        return cls(design(sweep, grid, corpus), grid, out, corpora, probe)
 
     @property
     def folder(self) -> Path:
         return self.out / FOLDER
 
-    def cost(self, slots: int) -> str:
-        """What the ladder costs before any extension, in two lines."""
+    def cost(self) -> LadderCost:
+        """What the ladder takes before any extension; the machine is probed where some of it is left to train."""
         rates = self.design.start()
         plan, seconds = self.design.plan(rates), self.seconds(rates)
-        flops, of_grid = (
-            sum(six_n(t.runs[0].model.n_total) * sum(t.trained_tokens().values()) for t in p.trunks)
-            for p in (plan, self.grid)
-        )
-        rungs = ", ".join(short(model.n_non_embedding) for model in self.design.models)
-        todo = len(seconds)
-        return (
-            f"ladder: {len(self.design.models)} rungs (N {rungs}) x D {', '.join(map(short, self.design.tokens))} x"
-            f" {len(self.design.tuning.lr_factors)} learning rates = {len(plan.runs)} runs in {len(plan.trunks)} trunks,"
-            f" {todo} to train\n{flops:.2e} FLOPs as 6ND, {flops / of_grid:.0%} of the grid's {of_grid:.2e}; expected"
-            f" {seconds_in_words(sum(seconds.values()) / slots)} on {slots} workers, without compilation; a learning rate"
-            f" at an edge adds up to {self.design.tuning.max_extensions} a rung"
-            + ("; batches are tried after it" if self.design.tuning.batch_factors else "")
+        slots, compiled = 1, False
+        if seconds:
+            device = self.probe({run.model for run in plan.runs}, self.design.sweep.train.batch_tokens)
+            slots, compiled = device.slots, device.compiled
+        return LadderCost(
+            self.design, plan, self.grid.trained_flops, forecast(plan, seconds, slots, compiled), len(seconds)
         )
 
     def seconds(self, rates: Rates) -> dict[str, float]:
@@ -113,7 +140,8 @@ class Tuning:
         for batch in sorted({batch for _, batch in rates}):
             plan = self.design.plan({setting: lrs for setting, lrs in rates.items() if setting[1] == batch})
             if not done.issuperset(run.key for run in plan.runs):
-                expected |= plan.seconds(self.speeds({run.model for run in plan.runs}, batch), done)
+                models = {run.model for run in plan.runs}
+                expected |= plan.seconds(speeds_of(models, self.probe(models, batch).speeds), done)
         return expected
 
     def records(self) -> dict[str, Any]:

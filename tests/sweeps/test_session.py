@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from sixnd.models.config import ModelConfig
 from sixnd.models.flops import training_flops
 from sixnd.sweeps import session as sessions
@@ -117,6 +119,17 @@ def test_the_document_of_a_plan(home: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(runs) == 16 and document["expected_errors"]["alpha"] > 0
     assert document["trained_flops"] == sum(6 * run["N"] * run["trained_tokens"] for run in runs)
     assert sum(run["D"] for run in runs) / sum(run["trained_tokens"] for run in runs) == document["trunk_saving"] > 1.3
+
+
+def test_a_plan_says_what_its_ladder_takes_until_there_is_a_rule(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_probe(monkeypatch, 1e8)
+    assert prepare("own.toml", (), None, None, unheard).document()["tuning"] is None
+    tuned = prepare("own.toml", ("tuning={}", "corpus.validation_fraction=0.1"), None, None, unheard)
+    ladder = tuned.document()["tuning"]
+    assert (ladder["runs"], ladder["left"]) == (4 * 2 * 5, 40) and ladder["forecast"]["makespan_s"] > 0
+    said = io.StringIO()
+    tuned.show(Console(file=said, width=200))
+    assert "ladder: 4 rungs" in said.getvalue()
 
 
 def test_the_probe_answers_for_each_shape_and_is_kept_for_a_day(

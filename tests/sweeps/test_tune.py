@@ -14,6 +14,7 @@ from sixnd.models.config import ModelConfig
 from sixnd.sweeps.driver import Interrupted, run_sweep
 from sixnd.sweeps.executors.interface import Job, Outcome, Places
 from sixnd.sweeps.ledger.store import open_ledger
+from sixnd.sweeps.planning.forecast import COMPILE_S
 from sixnd.sweeps.planning.plan import make_plan
 from sixnd.sweeps.spec import SpecError, SweepSpec, TrainSettings, load_sweep
 from sixnd.sweeps.tuning.rule_file import RuleFile, check_rule, read_rule, tuned_settings, worst_excess
@@ -25,6 +26,7 @@ from sixnd.train.loop import RunError, train
 from sixnd.train.record import RunRecord
 from sixnd.train.settings import peak_lr
 from sixnd.train.spec import RunSpec
+from sixnd.train.speed import Probed
 
 from tests.conftest import make_documents, make_source, tiny_spec
 from tests.sweeps.records import record_of
@@ -96,8 +98,14 @@ class Scripted:
     def cancel(self) -> None: ...
 
 
+def probe(models: set[ModelConfig], _: int) -> Probed:
+    """A machine of two cores and a compiler that trains every model at 10,000 tokens a second."""
+    speeds = (1e4,) * len(models)
+    return Probed(device="x", kind="cpu", memory_bytes=10**12, slots=2, compiled=True, models=tuple(models), tokens_per_s=speeds)  # fmt: skip
+
+
 def ladder(sweep: SweepSpec, corpus: Corpus, out: Path) -> Tuning:
-    return Tuning.of(sweep, make_plan(sweep, corpus), corpus, out, corpus.path.parent, lambda models, _: dict.fromkeys(models, 1e4))  # fmt: skip
+    return Tuning.of(sweep, make_plan(sweep, corpus), corpus, out, corpus.path.parent, probe)
 
 
 def tune(sweep: SweepSpec, corpus: Corpus, out: Path, losses: Losses = smooth, most: float = math.inf) -> tuple[RuleFile, list[RunSpec]]:  # fmt: skip
@@ -124,6 +132,16 @@ def test_the_default_ladder_is_four_of_the_smaller_rows_at_two_of_the_smaller_d(
     assert rule.lr.exponent("D") == pytest.approx(0.25, abs=1e-6)
     assert rule.lr.exponent("N") == pytest.approx(-0.2, abs=1e-6)
     assert rule.corpus == tunable.hash and len(rule.runs) == 40
+
+
+def test_the_cost_is_that_of_what_is_left(tunable: Corpus, tmp_path: Path) -> None:
+    before = ladder(grid(), tunable, tmp_path).cost()
+    assert (before.n_left, before.forecast.slots) == (40, 2) and before.forecast.compile_s >= 4 * COMPILE_S
+    lines = before.lines()
+    assert "4 rungs" in lines[0] and "40 runs in 20 trunks, 40 to train" in lines[0] and "compilation" in lines[1]
+    tune(grid(), tunable, tmp_path)
+    after = ladder(grid(), tunable, tmp_path).cost()
+    assert (after.n_left, after.forecast.makespan_s) == (0, 0.0) and "0 to train" in after.lines()[0]
 
 
 def test_the_ladder_has_its_own_ledger_and_page(tunable: Corpus, tmp_path: Path) -> None:

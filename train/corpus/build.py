@@ -58,7 +58,7 @@ def open_corpus(name: str, root: Path | None = None) -> Corpus:
     return read_corpus(folder if (folder / MANIFEST).is_file() else corpora_root(root) / name)
 
 
-def find_corpus(spec: CorpusSpec, root: Path | None = None) -> Corpus | None:
+def built_corpus(spec: CorpusSpec, root: Path | None = None) -> Corpus | None:
     """The corpus of `spec` where it is built already.
 
     Raises:

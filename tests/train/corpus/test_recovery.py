@@ -105,6 +105,20 @@ def test_finished_steps_are_not_done_again(tmp_path: Path, monkeypatch: pytest.M
     assert list(damaged_files(resumed)) == []
 
 
+def test_a_step_finished_by_another_version_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Corpus
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(encode, "train_tokenizer", stopped)
+        built(tmp_path)
+    (receipt,) = tmp_path.glob("*/select.receipt.json")
+    receipt.write_text('{"of": "old"}')
+    assert built(tmp_path).manifest == undisturbed.manifest
+
+
 def test_two_builders_at_once_build_once(tmp_path: Path) -> None:
     slow = "original = encode.train_tokenizer\nencode.train_tokenizer = lambda *a: (time.sleep(1), original(*a))[1]"
     builders = [child(tmp_path, slow) for _ in range(2)]
