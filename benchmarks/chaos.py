@@ -79,11 +79,11 @@ def main() -> int:
     rng, begun = random.Random(options.seed), time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="sx") as name:
         folder = Path(name)
-        nodes = RayNodes(folder) if options.ray else None
         (folder / "chaos.toml").write_text(SPEC)
         environment = os.environ | {"SIXND_CORPORA": str(folder / "corpora")}
         if not options.compiled:
             environment["TORCHDYNAMO_DISABLE"] = "1"
+        nodes = RayNodes(folder, environment) if options.ray else None
         undisturbed = Chaos(folder, "undisturbed", environment, None)
         if undisturbed.start().wait(SWEEP_LIMIT_S):
             print(undisturbed.log.read_text()[-2000:])

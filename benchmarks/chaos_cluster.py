@@ -18,14 +18,18 @@ WORKER = "RemoteWorker"  # what Ray calls the process of a sweep's slot
 class RayNodes:
     """A head and NODES nodes, every one at an address of its own; a node that was killed is followed by a new one."""
 
-    def __init__(self, folder: Path) -> None:
-        """Starts them; `folder` holds Ray's files, and its name must be short enough for sockets."""
-        os.environ |= {
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        """Starts them with `environment`, which is to be the drivers' too, and gets Ray's settings.
+
+        `folder` holds Ray's files; its name must be short enough for sockets.
+        """
+        environment |= {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_TMPDIR": str(folder),
             "RAY_USAGE_STATS_ENABLED": "0",
         }
+        os.environ |= environment
         from ray.cluster_utils import Cluster  # it reads them when it is imported
 
         self.next_host = 2  # Ray takes 127.0.0.1 for the machine's outer address

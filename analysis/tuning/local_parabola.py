@@ -1,7 +1,8 @@
 """The minimum of a noisy curve near its lowest point: a local parabola by weighted least squares.
 
 Weights are tricube in the distance from the lowest measured point (Cleveland 1979, "Robust locally weighted regression"), 0
-from BANDWIDTH octaves on: loss over learning rate is steeper above its optimum than below, and far points would pull the vertex.
+from BANDWIDTH octaves on, times a Cauchy factor in the loss above it: a loss over learning rate ends in a cliff above its
+optimum, the nearer the larger the model, and points that have risen as far would pull the vertex down (LOG.md).
 Shape suffixes: P points of the curve that have a weight, all of one noise.
 """
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 BANDWIDTH = 2.5  # octaves: at steps of 2x the lowest point and two on each side, weights 1, .82 and .12
+RISE = 0.1  # nats: above the lowest point by as much, a point has a quarter of its weight
 FEWEST = 3
 CONVEX = 2.0  # standard errors that the curvature must be above zero
 
@@ -42,6 +44,7 @@ class LocalParabola:
         x, y = x[finite], y[finite]
         centre = x[np.argmin(y)]
         weight = np.clip(1 - (np.abs(x - centre) / BANDWIDTH) ** 3, 0, None) ** 3
+        weight /= (1 + ((y - y.min()) / RISE) ** 2) ** 2
         near = weight > 0
         x, y, weight = x[near], y[near], weight[near]
         if len(np.unique(x)) < FEWEST:

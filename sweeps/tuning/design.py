@@ -23,6 +23,7 @@ from .spec import TuningSettings
 RUNGS = 4
 WIDE = 8  # largest over smallest N of the rungs, where the grid's smaller half is narrower than that
 FEWEST_STEPS = 100  # of a run whose batch was doubled
+WIDE_STEP = 1.7  # between learning rates; half way across it is worth a run
 BATCH_LR_FACTORS = (0.5, 1.0, 2.0)  # around the best one, scaled as the square root of the batch
 Setting = tuple[ModelConfig, int]  # a model and a batch
 Rates = dict[Setting, tuple[float, ...]]  # learning rates of each
@@ -74,6 +75,11 @@ class Design:
         """The rates with those added that the losses ask for; the same where nothing is left to add."""
         optima = find_optima(table)
         wider = {setting: self._wider(setting, lrs, optima) for setting, lrs in rates.items()}
+        if wider == rates and self.tuning.refine:
+            base = self.sweep.train.batch_tokens
+            wider |= {
+                setting: self._finer(setting, lrs, optima) for setting, lrs in rates.items() if setting[1] == base
+            }
         if wider != rates or not self.tuning.batch_factors:
             return wider
         for model in self.models:
@@ -92,6 +98,19 @@ class Design:
         }
         room = self.tuning.max_extensions - (len(lrs) - started)
         return tuple(sorted({*lrs, *sorted(added - set(lrs))[: max(0, room)]}))
+
+    def _finer(self, setting: Setting, lrs: tuple[float, ...], optima: Optima) -> tuple[float, ...]:
+        """With those half way from the best one of any D to its neighbours, where these are further than WIDE_STEP."""
+        added = set[float]()
+        for curve, optimum in zip(optima.curves, optima.found, strict=True):
+            if _is_of(optimum, setting) and optimum.status == "interior":
+                below, best, above = (2 ** curve.log2_lr_X[curve.best - 1 : curve.best + 2]).tolist()
+                added |= {
+                    math.sqrt(best * other)
+                    for other in (below, above)
+                    if max(best, other) > WIDE_STEP * min(best, other)
+                }
+        return tuple(sorted({*lrs, *added}))
 
     def _batches(self, model: ModelConfig, tried: set[int], optima: Optima) -> list[int]:
         """Batches to try next: at first those of `batch_factors`, then one more where the best of any D is at an edge."""

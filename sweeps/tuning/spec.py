@@ -30,6 +30,9 @@ class TuningSettings(BaseModel):
     max_extensions: int = Field(
         default=3, ge=0, description="learning rates (and batches) added where the best is at an edge"
     )
+    refine: bool = Field(
+        default=True, description="once bracketed, try the learning rates half way to either side of the best one too"
+    )
     rule: str | None = Field(default=None, description="a rule.json tuned elsewhere, in place of a ladder")
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
+from sixnd.analysis.tuning import local_parabola
 from sixnd.analysis.tuning.ladder import Ladder, climb
 from sixnd.analysis.tuning.local_parabola import LocalParabola
 from sixnd.analysis.tuning.optima import LadderTable, find_optima
@@ -69,6 +70,23 @@ def test_optima_are_unbiased_and_their_errors_are_right() -> None:
     assert abs(z.mean()) < 0.1
     assert 0.85 < z.std() < 1.2
     assert 0.9 < (np.abs(z) < 1.96).mean() <= 0.98
+
+
+def test_a_cliff_above_the_optimum_does_not_pull_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the loss of a model that begins to diverge: 0.5 nats/octave² more from 0.7 octaves above its optimum on."""
+
+    def worst() -> float:
+        shifts = []
+        for centre in np.linspace(-0.5, 0.5, 21):
+            x = centre + np.array([-2, -1, -0.5, 0, 0.5, 1, 2])
+            found = LocalParabola.through(x, CURVATURE * x**2 + 0.5 * np.clip(x - 0.7, 0, None) ** 2)
+            assert found is not None
+            shifts.append(abs(found.vertex))
+        return max(shifts)
+
+    assert worst() < 0.15
+    monkeypatch.setattr(local_parabola, "RISE", np.inf)
+    assert worst() > 0.3
 
 
 def test_the_noise_is_that_of_the_runs() -> None:

@@ -124,14 +124,14 @@ def test_the_default_ladder_is_four_of_the_smaller_rows_at_two_of_the_smaller_d(
     rule, seen = tune(grid(), tunable, tmp_path)
     assert {run.model.d_model for run in seen} == {32, 48, 64, 96} and {run.model.n_layers for run in seen} == {2}
     assert {run.tokens for run in seen} == {6400, 12_800}
-    assert len(seen) == 4 * 2 * 5 and len({run.trunk_key for run in seen}) == 4 * 5
+    assert len(seen) == 4 * 2 * (5 + 2) and len({run.trunk_key for run in seen}) == 4 * (5 + 2)
     assert {run.held_out for run in seen} == {"validation"}
     for run in seen:
         factor = run.optimizer.lr / peak_lr(run.model.n_non_embedding)
-        assert min(abs(factor - f) for f in (0.25, 0.5, 1, 2, 4)) < 1e-9
+        assert min(abs(factor - f) for f in (0.25, 0.5, 2**-0.5, 1, 2**0.5, 2, 4)) < 1e-9
     assert rule.lr.exponent("D") == pytest.approx(0.25, abs=1e-6)
     assert rule.lr.exponent("N") == pytest.approx(-0.2, abs=1e-6)
-    assert rule.corpus == tunable.hash and len(rule.runs) == 40
+    assert rule.corpus == tunable.hash and len(rule.runs) == 56
 
 
 def test_the_cost_is_that_of_what_is_left(tunable: Corpus, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_the_cost_is_that_of_what_is_left(tunable: Corpus, tmp_path: Path) -> No
 def test_the_ladder_has_its_own_ledger_and_page(tunable: Corpus, tmp_path: Path) -> None:
     tune(grid(), tunable, tmp_path)
     rows = open_ledger(tmp_path / "tuning").rows()
-    assert len(rows) == 40 and {json.loads(row["spec"])["held_out"] for row in rows} == {"validation"}
+    assert len(rows) == 56 and {json.loads(row["spec"])["held_out"] for row in rows} == {"validation"}
     assert not (tmp_path / "ledger.sqlite").exists()
     page = (tmp_path / "tuning" / "report.html").read_text()
     assert page.count('class="plot"') == 1 + 4 and "Tuning of t" in page
@@ -161,7 +161,7 @@ def test_a_second_tune_trains_nothing_and_a_stopped_one_goes_on(tunable: Corpus,
         tune(grid(), tunable, tmp_path / "cut", most=17)
     assert not (tmp_path / "cut" / "tuning" / "rule.json").exists()
     resumed, seen = tune(grid(), tunable, tmp_path / "cut")
-    assert len(seen) == 40 - 17 and resumed == whole
+    assert len(seen) == 56 - 17 and resumed == whole
     again, none = tune(grid(), tunable, tmp_path / "cut")
     assert none == [] and again == whole
 
@@ -179,6 +179,11 @@ def test_an_optimum_outside_of_what_was_tried_extends_the_ladder(tunable: Corpus
     assert added == ({3, 4} if side > 0 else {-3, -4})
     assert all(rung.status == "interior" for rung in rule.rungs)
     assert tune(grid(), tunable, tmp_path, lambda _: 1 / 0)[1] == []  # the extension is replayed, not trained again
+
+
+def test_without_refinement_only_what_brackets_is_trained(tunable: Corpus, tmp_path: Path) -> None:
+    rule, seen = tune(grid(tuning={"refine": False}), tunable, tmp_path)
+    assert len(seen) == 40 and all(rung.status == "interior" for rung in rule.rungs)
 
 
 def test_an_optimum_too_far_away_is_reported_and_no_rule_is_written(tunable: Corpus, tmp_path: Path) -> None:
@@ -202,7 +207,7 @@ def test_divergence_is_a_bound_and_the_ladder_looks_half_way(tunable: Corpus, tm
         return None if factor > 1.2 else 4.0 + CURVATURE * (math.log2(factor) + 0.9) ** 2
 
     rule, seen = tune(grid(), tunable, tmp_path, losses)
-    assert len(seen) == 40  # bracketed from above by divergence
+    assert len(seen) == 56  # bracketed from above by divergence
     assert all(rung.status == "interior" for rung in rule.rungs)
 
     def steep(run: RunSpec) -> float | None:
