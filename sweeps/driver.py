@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..train.record import CurvePoint, RunRecord
-from ..train.spec import RunSpec, Stack
+from ..train.spec import RunSpec, Stack, branch_file
 from .executors.interface import Executor, Job, Outcome, Places
 from .lanes import Lanes
 from .ledger.settings import first_difference, flat
@@ -98,7 +98,7 @@ def _shared(sweep: SweepSpec, rule: str | None) -> dict[str, Any]:
 
 
 class _Sweep:
-    """One sitting of a sweep. A trunk is never on two slots: each run starts from the checkpoint the last one left."""
+    """One sitting of a sweep. No stretch of a trunk is trained twice: each run starts where the one before it left it."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class _Sweep:
         self.started, self.spent_before = time.monotonic(), float(ledger.meta(SPENT) or 0.0)
         self.disk_full: str | None = None
         self.executor = open_executor(self.places)
-        self.lanes = Lanes.of(plan.trunks, done, self.executor.most_stacked, costs)
+        self.lanes = Lanes.of(plan.trunks, done, self.executor.most_stacked, costs, self._has_branched)
         self.report = LiveReport(out, corpora, len(plan.runs))
         self.bar = tqdm(total=sum(self.work.values()), unit="tok", unit_scale=True, desc=f"{len(self.work)} runs")
         if ledger.network:
@@ -175,6 +175,11 @@ class _Sweep:
                 waited_since = float("inf")
             self.report.poll(len(self.ended))
             self._show()
+
+    def _has_branched(self, job: Job) -> bool:
+        """Whether a job's branch point lies on our disk; where it goes to a store, no trunk is shared by two slots."""
+        specs = job.specs
+        return (self.places.checkpoints / branch_file(specs[0] if len(specs) == 1 else Stack(specs))).exists()
 
     def _start_next(self, slot: int) -> None:
         if (job := self.lanes.take(slot)) is None:

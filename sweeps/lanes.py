@@ -1,8 +1,12 @@
-"""The order of a sweep's work: trunks, several of one shape stacked where the executor can, each a queue of jobs by D."""
+"""The order of a sweep's work: trunks, several of one shape stacked where the executor can, each a queue of jobs by D.
+
+A slot goes on with the trunk it has. One that would be idle takes the next job of a trunk whose foremost run has left it: that
+run cools down on its slot while the trunk goes on elsewhere, from the branch point.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..train.spec import RunSpec
@@ -12,10 +16,11 @@ from .planning.plan import Trunk
 
 @dataclass
 class Lane:
-    """Jobs that must follow each other, because each starts from the checkpoint that the last one left."""
+    """Jobs of which each starts where the one before it leaves the trunk."""
 
     trunks: tuple[str, ...]
-    jobs: list[Job]  # by D
+    jobs: list[Job]  # that no slot has, by D
+    foremost: Job | None = None  # of those on a slot, the one furthest along the trunk
 
     @property
     def d_model(self) -> int:
@@ -31,12 +36,20 @@ class Lanes:
 
     waiting: list[Lane]
     costs: Mapping[str, float]  # expected seconds by run
+    has_branched: Callable[[Job], bool] = lambda _: False  # whether the branch point of a job can be started from
     on_slot: dict[int, tuple[Lane, Job]] = field(default_factory=dict)
     last: dict[int, Lane] = field(default_factory=dict)  # on each slot: its next job is best trained there
     compiled_widths: set[int] = field(default_factory=set)
 
     @classmethod
-    def of(cls, trunks: Iterable[Trunk], done: frozenset[str], most_stacked: int, costs: Mapping[str, float]) -> Lanes:
+    def of(
+        cls,
+        trunks: Iterable[Trunk],
+        done: frozenset[str],
+        most_stacked: int,
+        costs: Mapping[str, float],
+        has_branched: Callable[[Job], bool],
+    ) -> Lanes:
         """What is left of the trunks, at most `most_stacked` in a lane."""
         alike: dict[str, list[list[RunSpec]]] = {}
         for trunk in trunks:
@@ -48,19 +61,24 @@ class Lanes:
                 stack = group[first : first + most_stacked]
                 jobs = [Job(specs=specs) for specs in zip(*stack, strict=True)]
                 waiting.append(Lane(tuple(left[0].trunk_key for left in stack), jobs))
-        return cls(waiting, costs)
+        return cls(waiting, costs, has_branched)
 
     def take(self, slot: int) -> Job | None:
-        """The slot's own lane while it has jobs, else the longest one that waits; None where none does."""
-        if not self.waiting:
+        """Of the slot's own lane while that waits, else of the longest one that does, else of one that can be shared."""
+        own, lane = self.last.get(slot), None
+        if self.waiting:
+            lane = own if own in self.waiting else max(self.waiting, key=self._preference)
+            self.waiting.remove(lane)
+        elif shared := [lane for lane, job in self.on_slot.values() if self._can_be_shared(lane, job)]:
+            lane = max(shared, key=self._preference)
+        if lane is None:
             return None
-        own = self.last.get(slot)
-        lane = own if own in self.waiting else max(self.waiting, key=self._preference)
-        assert lane is not None
-        self.waiting.remove(lane)
-        job = lane.jobs.pop(0)
+        job = lane.foremost = lane.jobs.pop(0)
         self.on_slot[slot], self.last[slot] = (lane, job), lane
         return job
+
+    def _can_be_shared(self, lane: Lane, job: Job) -> bool:
+        return job is lane.foremost and bool(lane.jobs) and self.has_branched(job)
 
     def _preference(self, lane: Lane) -> tuple[bool, float]:
         """Longest first, but not of a width that another slot is compiling now: it would be compiled twice."""
@@ -68,24 +86,31 @@ class Lanes:
         return lane.d_model not in compiling, lane.seconds(self.costs)
 
     def ended(self, slot: int) -> Job:
-        """The slot's job, which is over; the rest of its lane waits again."""
+        """The slot's job, which is over; the rest of its lane waits again, unless it has gone on elsewhere."""
         lane, job = self.on_slot.pop(slot)
         self.compiled_widths.add(job.specs[0].model.d_model)
-        if lane.jobs:
-            self.waiting.append(lane)
+        if job is lane.foremost:
+            lane.foremost = None
+            if lane.jobs:
+                self.waiting.append(lane)
         return job
 
     def again(self, slot: int) -> Job:
-        """The slot's job, which is to be tried once more before the rest of its lane."""
+        """The slot's job, which is to be tried once more: before the rest of its lane, or alone if that has gone on."""
         lane, job = self.on_slot.pop(slot)
-        lane.jobs.insert(0, job)
-        self.waiting.append(lane)
+        if job is lane.foremost:
+            lane.foremost = None
+            lane.jobs.insert(0, job)
+            self.waiting.append(lane)
+        else:
+            self.waiting.append(Lane(lane.trunks, [job]))
         return job
 
     def apart(self, slot: int) -> Job:
         """The slot's stacked job, whose runs are to be tried once more one by one, each in a lane of its own."""
         lane, job = self.on_slot.pop(slot)
-        rest = zip(*(later.specs for later in (job, *lane.jobs)), strict=True)
+        later = lane.jobs if job is lane.foremost else []
+        rest = zip(*(each.specs for each in (job, *later)), strict=True)
         for trunk, specs in zip(lane.trunks, rest, strict=True):
             self.waiting.append(Lane((trunk,), [Job(specs=(spec,)) for spec in specs]))
         return job

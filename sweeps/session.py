@@ -190,7 +190,7 @@ def refuse_too_large(sweep: SweepSpec, plan: Plan, device: Probed) -> None:
         for model, need in sorted(needs.items(), key=lambda item: item[1])
         if need > device.memory_bytes
     ]
-    at_once = sorted((needs[trunk.runs[0].model] for trunk in plan.trunks), reverse=True)[: device.slots]
+    at_once = sorted((needs[run.model] for run in plan.runs), reverse=True)[: device.slots]  # of one trunk even
     if device.kind == "cpu" and not problems and sum(at_once) > device.memory_bytes:
         fit = next(n for n in range(len(at_once), 0, -1) if sum(at_once[:n]) <= device.memory_bytes)
         problems.append(

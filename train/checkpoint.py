@@ -26,7 +26,7 @@ from ..models.transformer import Transformer
 from .divergence import LossWatch
 from .files import atomic_file, remove_stale
 from .record import CurvePoint
-from .spec import RunSpec, Stack
+from .spec import RunSpec, Stack, branch_file
 
 FORMAT = 1
 KEPT = 2  # periodic checkpoints of a trunk or a run: the newest, and one to fall back on
@@ -90,8 +90,10 @@ class Checkpoints:
 
     def path(self, step: int) -> Path:
         """Where the state after `step` steps goes: past the branch point to the run itself, before it to the trunk."""
+        if step == self.spec.branch_step:
+            return self.root / branch_file(self.spec)
         folder = self.cooldown if step > self.spec.branch_step else self.trunk
-        return folder / f"{'branch' if step == self.spec.branch_step else 'periodic'}-{step:09d}.pt"
+        return folder / f"periodic-{step:09d}.pt"
 
     def save(self, state: State) -> None:
         """Writes `state`, then removes the periodic checkpoints beside it that it makes superfluous."""

@@ -85,5 +85,10 @@ class Stack:
         return _digest([spec.trunk_key for spec in self.specs])
 
 
+def branch_file(spec: RunSpec | Stack) -> str:
+    """Where below a folder of checkpoints the state lies in which a run leaves its trunk."""
+    return f"{spec.trunk_key}/branch-{spec.branch_step:09d}.pt"
+
+
 def _digest(document: object) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]

@@ -85,8 +85,10 @@ class LadderCost:
             f"  {self.plan.trained_flops:.2e} FLOPs as 6ND, {self.plan.trained_flops / self.flops_of_grid:.0%} of the grid's"
             f" {self.flops_of_grid:.2e}; expected {seconds_in_words(time.makespan_s)} on {time.slots} slots"
             f" ({time.slot_hours:.2g} slot-hours, {time.compile_s:.0f} s of it compilation)",
-            f"  a learning rate at an edge adds up to {tuning.max_extensions} a rung"
-            + ("; batches are tried after it" if tuning.batch_factors else ""),
+            "  after it"
+            + ", two to four learning rates a rung beside the best ones" * tuning.refine
+            + f", up to {tuning.max_extensions} beyond an edge"
+            + ", batches" * bool(tuning.batch_factors),
         ]
 
     def document(self) -> dict[str, Any]:
