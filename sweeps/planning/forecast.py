@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .plan import Plan
 
 START_S = 5.0  # of a worker: spawning it, importing torch, its first optimizer step
-COMPILE_S = 15.0  # first compilation of one width on one core
+COMPILE_S = 10.0  # first compilation of one width on one core
 RELOAD_S = 4.0  # the same from the disk's cache, by another worker
 RUN_S = 1.0  # of every run besides its steps: opening the corpus, checkpoints, its row
 
