@@ -36,7 +36,7 @@ class Lanes:
 
     waiting: list[Lane]
     costs: Mapping[str, float]  # expected seconds by run
-    has_branched: Callable[[Job], bool] = lambda _: False  # whether the branch point of a job can be started from
+    has_branched: Callable[[Job], bool]  # whether the branch point of a job can be started from
     on_slot: dict[int, tuple[Lane, Job]] = field(default_factory=dict)
     last: dict[int, Lane] = field(default_factory=dict)  # on each slot: its next job is best trained there
     compiled_widths: set[int] = field(default_factory=set)

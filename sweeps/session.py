@@ -60,9 +60,9 @@ class Session:
 
     def show(self, console: Console) -> None:
         """The table, what it costs with its ladder, and what a budget left out."""
-        console.print(plan_table(self.costed))
-        ladder = self.ladder
+        ladder = self.ladder  # which refuses what cannot be tuned, before anything is shown
         tuning = ladder.lines() if ladder else []
+        console.print(plan_table(self.costed))
         for line in [*plan_lines(self.costed, self.device), *left_out(self.grid, self.plan), *tuning]:
             console.print(line, markup=False)
 

@@ -22,7 +22,9 @@ def connect(address: str) -> Any:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     started_here: dict[str, Any] = {}
     if ":" in address:
-        _knock(address)
+        _knock("ray.address", address)
+    elif address == "auto" and ":" in (named := os.environ.get("RAY_ADDRESS", "")):
+        _knock("RAY_ADDRESS", named)
     if address == "local":
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # handed to the daemons, and written nowhere
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # whatever its name, Linux too then stays on 127.0.0.1
@@ -46,14 +48,14 @@ def connect(address: str) -> Any:
     return ray
 
 
-def _knock(address: str) -> None:
-    """Whether anything listens at HOST:PORT: Ray itself tries for minutes, and then ends the process."""
-    host, _, port = address.rpartition(":")
+def _knock(key: str, address: str) -> None:
+    """Whether anything listens at HOST:PORT or ray://HOST:PORT: Ray itself tries for minutes, and then ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
     except (OSError, ValueError) as error:
         raise SpecError(
-            f"ray.address = {address!r}: nothing answers there ({error}); `ray start --head` starts a cluster,"
+            f"{key} = {address!r}: nothing answers there ({error}); `ray start --head` starts a cluster,"
             " ray.address=local one for this command"
         ) from None
 

@@ -102,19 +102,25 @@ def _bits(record: RunRecord) -> dict[str, Any]:
 
 
 @needs_ray
-def test_no_cluster_at_an_address_is_one_line(corpus: Corpus, tmp_path: Path, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("key", ["ray.address", "RAY_ADDRESS"])
+def test_no_cluster_at_an_address_is_one_line(
+    corpus: Corpus, tmp_path: Path, environment: dict[str, str], key: str
+) -> None:
+    address = "auto" if key == "RAY_ADDRESS" else "127.0.0.1:1"
     program = (
         "import sys; from pathlib import Path; from tests.sweeps.ray_child import places_in\n"
         "from sixnd.sweeps.executors.ray import RayExecutor\n"
-        f"RayExecutor(places_in(Path({str(tmp_path)!r})), address='127.0.0.1:1')\n"
+        f"RayExecutor(places_in(Path({str(tmp_path)!r})), address={address!r})\n"
     )
     quick = environment | {"SIXND_CORPORA": str(tmp_path), "RAY_gcs_rpc_server_connect_timeout_s": "1"}
+    if key == "RAY_ADDRESS":
+        quick["RAY_ADDRESS"] = "127.0.0.1:1"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, env=quick, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert "SpecError: ray.address = '127.0.0.1:1'" in last and "ray.address=local" in last
+    assert f"SpecError: {key} = '127.0.0.1:1'" in last and "ray.address=local" in last
 
 
 class Cluster:
