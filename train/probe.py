@@ -76,8 +76,7 @@ def probe(request: ProbeRequest) -> Probed:
     trials = [Trial.of(model, request.batch_tokens, device, compiled=False) for model in request.models]
     middle = len(trials) // 2
     fast = Trial.of(request.models[middle], request.batch_tokens, device, compiled)
-    if compiled:  # on all cores, as long as nothing else is to be busy
-        torch._inductor.config.compile_threads = usable_cores()
+    if compiled:  # before the other cores are kept busy
         fast.step()
         fast.step()
     companions = [] if device.type == "cuda" else _companions(min(slots, usable_cores()) - 1)
