@@ -61,9 +61,11 @@ def _add_points(plot: go.Figure, points: Points) -> None:
     error = None
     if points.above is not None and points.below is not None:
         error = {"array": _rounded(points.above), "arrayminus": _rounded(points.below), "symmetric": False, "thickness": 1, "width": 2, "color": "var(--axis)"}  # fmt: skip
+    # Plotly would paint the first point alone by a list of one.
+    colours = list(points.colours) * (len(points.x) if len(points.colours) == 1 else 1)
     plot.add_scatter(
         x=points.x.tolist(), y=points.y.tolist(), mode="markers", legendgroup=points.group, opacity=points.opacity,
-        marker={"size": points.size, "symbol": points.symbol, "color": list(points.colours), "line": {"color": "var(--card)", "width": 1 if points.size > 5 else 0}},
+        marker={"size": points.size, "symbol": points.symbol, "color": colours, "line": {"color": "var(--card)", "width": 1 if points.size > 5 else 0}},
         error_y=error, **_hover(points.hover),
     )  # fmt: skip
 

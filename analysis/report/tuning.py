@@ -36,7 +36,7 @@ def write_tuning_page(path: Path, title: str, ladder: Ladder, lines: Sequence[st
     n_runs = sum(len(curve.loss_X) for curve in ladder.optima.curves)
     html = template("tuning.html.j2").render(
         title=title,
-        lead=f"{n_runs} learning rates tried on {rungs} rungs; losses are of the validation side, never of the test set",
+        lead=f"{n_runs} runs on {rungs} rungs; losses are of the validation side, never of the test set",
         lines=lines,
         notes=ladder.notes,
         figures=figures,

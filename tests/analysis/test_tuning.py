@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
+from sixnd.analysis.report.interactive import interactive
+from sixnd.analysis.report.tuning import tuning_figures
 from sixnd.analysis.tuning import local_parabola
 from sixnd.analysis.tuning.ladder import Ladder, climb
 from sixnd.analysis.tuning.local_parabola import LocalParabola
@@ -217,3 +220,11 @@ def test_a_batch_at_an_edge_gives_no_batch_rule() -> None:
 def test_a_parabola_needs_three_places() -> None:
     assert LocalParabola.through(np.array([0.0, 1.0]), np.array([1.0, 2.0])) is None
     assert LocalParabola.through(np.array([0.0, 0.0, 1.0, 1.0]), np.array([1.0, 1.1, 2.0, 2.1])) is None
+
+
+def test_every_point_of_the_page_has_its_colour() -> None:
+    for figure in tuning_figures(ladders(1)[0]):
+        marks = [mark for mark in json.loads(interactive(figure.chart).to_json())["data"] if mark["mode"] == "markers"]
+        assert marks
+        for mark in marks:
+            assert len(mark["marker"]["color"]) == len(mark["x"])
