@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from itertools import zip_longest
@@ -24,6 +25,7 @@ app = App(
     name="sixnd",
     help="Train a grid of tiny transformers on public text and fit L(N, D) = A/N^alpha + B/D^beta + E.",
     help_format="markdown",
+    suppress_keyboard_interrupt=False,
     print_error=False,
     exit_on_error=False,
 )
@@ -54,6 +56,7 @@ app.command(next_runs, name="next")
 def main() -> None:
     """Runs a command and turns what went wrong into one line and an exit code."""
     started = time.perf_counter()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a preempted machine's, as Ctrl-C
     try:
         app(_bare_json(sys.argv[1:]))
     except CycloptsError as error:

@@ -13,6 +13,14 @@ import pytest
 from sixnd.sweeps.own_process import ProcessLost, in_own_process
 from sixnd.sweeps.spec import SpecError
 
+RUN = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without
+from sixnd.sweeps.cli import main
+print("started", flush=True)
+main()
+"""
+
 
 def pid_of(_: int) -> int:
     return os.getpid()
@@ -57,3 +65,25 @@ def test_it_goes_with_a_killed_parent(tmp_path: Path) -> None:
         for _ in range(100):
             os.kill(child, 0)
             time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("after", [0.5, 3.0])  # while processes start, and while the corpus is built
+def test_a_sweep_stopped_before_it_trains_says_so_in_one_line(tmp_path: Path, number: int, after: float) -> None:
+    """Ctrl-C reaches every process of the terminal's group; nothing but one line may come of it."""
+    folders = ["--corpora", str(tmp_path / "corpora"), "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-c", RUN, "run", "demo", *folders]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == "started\n"
+    time.sleep(after)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    assert said.startswith("sixnd: stopped after ") and said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
