@@ -59,6 +59,7 @@ def compile_model(model: Transformer, say: Callable[[str], None]) -> bool:
         # A C++ file for all kernels of a graph, not one for each: a third less to compile, and less Python in a step.
         torch._inductor.config.cpp_wrapper = True
         torch._inductor.config.cpp_wrapper_build_separate = True
+        torch._inductor.config.aot_inductor.compile_wrapper_opt_level = "O0"  # of the code that calls the kernels
     if compiler_version() >= SURE_COMPILER:
         # Otherwise torch tries each instruction set of the CPU with a compilation and a process: CPU-seconds a worker.
         torch._inductor.config.cpp.vec_isa_ok = True
