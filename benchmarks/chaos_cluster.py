@@ -9,10 +9,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from sweep_overhead import children, cmdline
+
 NODES = 2  # of one core each, beside a head of none that is never killed: with it the cluster itself would be gone
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
 QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
-WORKER = "RemoteWorker"  # what Ray calls the process of a sweep's slot
+WORKER = b"RemoteWorker"  # what Ray calls the process of a sweep's slot
 
 
 class RayNodes:
@@ -48,7 +50,7 @@ class RayNodes:
 
     def workers(self) -> list[int]:
         """Processes that train."""
-        return [child for node in self.nodes for child in _children(_daemon(node)) if WORKER in _command(child)]
+        return [child for node in self.nodes for child in children(_daemon(node)) if WORKER in cmdline(child)]
 
     def kill_daemon(self, rng: random.Random) -> None:
         """A node loses its daemon at once; then it is taken away whole and another one joins."""
@@ -67,17 +69,3 @@ class RayNodes:
 
 def _daemon(node: Any) -> int:
     return int(node.all_processes["raylet"][0].process.pid)
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
-    except OSError:
-        return ""

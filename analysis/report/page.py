@@ -80,6 +80,11 @@ def write_report(
         from .paper import write_files  # matplotlib takes a while to load, and only this needs it
 
         write_files(folder, content)
+    return write_whole(path, html)
+
+
+def write_whole(path: Path, html: str) -> Path:
+    """Writes a page in one step: a browser that reloads never sees half of one."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         unfinished.write_text(html, encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from ..tuning.optima import Curve, Optimum
 from ..tuning.rule import PowerLaw
 from .chart import Array, Axis, Band, Chart, Figure, Key, Line, Mark, Points, padded
 from .numbers import count
-from .page import json_of, template
+from .page import json_of, template, write_whole
 from .study_tables import CellText, Table
 from .theme import SHADES, palettes, shade
 
@@ -46,13 +45,7 @@ def write_tuning_page(path: Path, title: str, ladder: Ladder, lines: Sequence[st
         shades=range(SHADES),
         plotly_js=Markup(plotly.offline.get_plotlyjs()),
     )
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(html, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
+    return write_whole(path, html)
 
 
 def tuning_figures(ladder: Ladder) -> list[Figure]:
