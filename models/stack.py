@@ -62,6 +62,7 @@ class StackedHead(Head):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles all of it."""
         nn.Module.compile(self, *args, **kwargs)
+        self.compiled = True
 
     def logits(self, x_BTD: Tensor, embedding_MVD: Tensor) -> Tensor:
         return product_per_model(self.norm(x_BTD), embedding_MVD).float()

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .cross_entropy import LinearCrossEntropy, piece_of_cross_entropy
+from .cross_entropy import NormedCrossEntropy, piece_of_cross_entropy
 
 CPU_ATTENTION_ROWS = 256  # queries a block on CPU: blocks of 128 or 64 gain 3 % and double the compile time
 
@@ -135,21 +135,19 @@ class Head(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.norm = RMSNorm(config.d_model, config.norm_eps)
-        self.piece = piece_of_cross_entropy
+        self.piece, self.compiled = piece_of_cross_entropy, False
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compiles the norm and the pieces of the loss; see `LinearCrossEntropy`."""
-        self.norm.compile(*args, **kwargs)
-        self.piece = torch.compile(piece_of_cross_entropy, *args, **kwargs)
+        """Compiles the pieces of the loss; see `NormedCrossEntropy`."""
+        self.piece, self.compiled = torch.compile(piece_of_cross_entropy, *args, **kwargs), True
 
     def logits(self, x_BTD: Tensor, embedding_VD: Tensor) -> Tensor:
         return F.linear(self.norm(x_BTD), embedding_VD.to(x_BTD.dtype)).float()
 
     def forward(self, x_BTD: Tensor, embedding_VD: Tensor, targets_BT: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
-        """Objective and loss; see `LinearCrossEntropy`."""
-        x_ND = self.norm(x_BTD).flatten(0, 1)
-        arguments = (x_ND, embedding_VD, targets_BT.flatten(), z_loss, self.piece)
-        objective, loss = LinearCrossEntropy.apply(*arguments)  # type: ignore[no-untyped-call]
+        """Objective and loss; see `NormedCrossEntropy`."""
+        inputs = (x_BTD.flatten(0, 1), self.norm.gain, self.norm.eps, embedding_VD, targets_BT.flatten())
+        objective, loss = NormedCrossEntropy.apply(*inputs, z_loss, self.piece)  # type: ignore[no-untyped-call]
         return objective, loss
 
 

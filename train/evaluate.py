@@ -187,7 +187,7 @@ def score(model: Transformer, inputs_WT: Tensor, targets_WT: Tensor, dtype: torc
     hidden_WTD = model.hidden(inputs_WT.to(device), dtype).detach()
     fits = LOGITS_AT_ONCE // (inputs_WT.shape[1] * len(model.embedding))
     rows = max(n for n in range(1, max(1, fits) + 1) if len(inputs_WT) % n == 0)  # pieces of one shape: one compilation
-    of_piece = _compiled_score_head() if model.head.norm._compiled_call_impl else _score_head  # compiled if training is
+    of_piece = _compiled_score_head() if model.head.compiled else _score_head  # compiled if training is
     pieces = zip(hidden_WTD.split(rows), targets_WT.to(device).split(rows), strict=True)
     with torch.no_grad():
         scores = [of_piece(model.head, x_WTD, model.embedding, wanted_WT) for x_WTD, wanted_WT in pieces]

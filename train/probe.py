@@ -1,93 +1,115 @@
 """How fast this machine trains a few shapes, with every slot busy: `python -m sixnd.train.probe`, request and answer as JSON.
 
 It runs in its own process, so that a driver that plans and waits never holds torch. Each shape is timed eagerly, for compiling one
-takes longer than all of that; what compilation gains is measured on the middle one and taken for all. Its code stays in torch's cache, so
-that a sweep which trains that shape finds it there.
+takes longer than all of that. What compilation saves is measured at the middle width alone, which is compiled on one core while
+the shapes are timed on another, and carried over to the rest: it saves passes over activations, whose time follows their
+width (LOG.md has the figures). The code stays in torch's cache, so that a sweep which trains that width finds it there.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import torch
+from pydantic import BaseModel, ConfigDict
 
 from ..models.config import ModelConfig
 from ..models.transformer import Transformer
+from .checkpoint import TrainState
 from .device import compile_model, device_name, micro_batch_rows, pick_device, usual_slots
+from .divergence import LossWatch
+from .graph import WARM_STEPS
+from .loop import open_step
 from .machine import has_compiler, usable_cores, worker_environment
 from .optimizer import build_optimizer
+from .ranks import ALONE
+from .schedule import Schedule
 from .settings import OptimizerSettings
+from .spec import RunSpec
 from .speed import Probed, ProbeRequest
 
-LEAST_REPEATS, MOST_REPEATS = 2, 50
-COMPANION = "--companion"
+LEAST_REPEATS, MOST_REPEATS = 3, 50
+DEPTH = 3  # against a depth of 1, of the models that show what compilation saves
+MOST_GAIN = 3.0  # of compilation; 2.2 was the most seen, in the smallest models
+
+
+class Saved(BaseModel):
+    """Seconds that compilation saves on each token: outside the blocks, and in a block for each unit of its width."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    elsewhere: float = 0.0
+    block: float = 0.0
+
+    def applied(self, model: ModelConfig, eager_tokens_per_s: float) -> float:
+        """Tokens/s of the compiled model."""
+        eager = 1 / eager_tokens_per_s
+        saved = self.elsewhere + self.block * model.n_layers * model.d_model
+        return 1 / max(eager / MOST_GAIN, eager - saved)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A model that can be trained for a step, and the tokens of such a step."""
+    """A model that can be trained for a step, as a run trains it, and the tokens of such a step."""
 
     step: Callable[[], None]
     tokens: int
 
     @classmethod
     def of(cls, config: ModelConfig, batch_tokens: int, device: torch.device, compiled: bool) -> Trial:
+        rows = micro_batch_rows(batch_tokens, config.context, device)
+        tokens = rows * config.context
+        optimizer, schedule = OptimizerSettings(lr=1e-3, beta2=0.99), Schedule(warmup_tokens=0)
+        spec = RunSpec(
+            corpus="", model=config, tokens=tokens, seed=0, batch_tokens=tokens, optimizer=optimizer, schedule=schedule
+        )
         model = Transformer(config).to(device)
-        model.initialize(0)
-        optimizer = build_optimizer(model, OptimizerSettings(lr=1e-3, beta2=0.99))
+        model.initialize(spec.seed)
         if compiled:
             compile_model(model, lambda _: None)
-        rows = micro_batch_rows(batch_tokens, config.context, device)
-        tokens = torch.zeros(rows, config.context, dtype=torch.int64, device=device)
+        state = TrainState(model, build_optimizer(model, spec.optimizer), LossWatch.of(spec))
+        train, windows = open_step(spec, state, rows, ALONE), torch.zeros(rows, config.context + 1, dtype=torch.int64)
 
         def step() -> None:
-            objective, _ = model(tokens, tokens, torch.bfloat16)
-            objective.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
+            train(windows, optimizer.lr)
             if device.type == "cuda":
                 torch.cuda.synchronize()
 
-        return cls(step, rows * config.context)
+        for _ in range(WARM_STEPS + 1 if device.type == "cuda" else 1):
+            step()
+        return cls(step, tokens)
 
-    def tokens_per_s(self, seconds: float) -> float:
-        """The median of the steps that fit into the time; the first one warms up and does not count."""
+    def seconds(self) -> float:
+        """Of one step."""
+        start = time.perf_counter()
         self.step()
-        deadline, took = time.perf_counter() + seconds, list[float]()
-        while len(took) < LEAST_REPEATS or (len(took) < MOST_REPEATS and time.perf_counter() < deadline):
-            start = time.perf_counter()
-            self.step()
-            took.append(time.perf_counter() - start)
-        return self.tokens / sorted(took)[len(took) // 2]
+        return time.perf_counter() - start
 
 
 def probe(request: ProbeRequest) -> Probed:
-    """Times each shape within its share of the allowed seconds, while the other slots' cores work as well."""
+    """Eager speeds, measured by another process on another core where there is one, and what compilation adds to them."""
     torch.set_num_threads(1)
     device = pick_device()
     slots = request.slots or usual_slots()
     compiled = has_compiler() and os.environ.get("TORCHDYNAMO_DISABLE") != "1"
-    trials = [Trial.of(model, request.batch_tokens, device, compiled=False) for model in request.models]
-    middle = len(trials) // 2
-    fast = Trial.of(request.models[middle], request.batch_tokens, device, compiled)
-    if compiled:  # before the other cores are kept busy
-        fast.step()
-        fast.step()
-    companions = [] if device.type == "cuda" else _companions(min(slots, usable_cores()) - 1)
+    others = 0 if device.type == "cuda" else min(slots, usable_cores()) - 1
+    helpers = [_start("--time", request.model_dump_json())] if others else []
+    helpers += [_start("--companion") for _ in range(others - compiled)]
     try:
-        share = request.seconds / (len(trials) + 1)
-        speeds = [trial.tokens_per_s(share) for trial in trials]
-        gain = fast.tokens_per_s(share) / speeds[middle] if compiled else 1.0
+        trials = [*_two_depths(request, device, compiled=True), *_two_depths(request, device, False)] if compiled else []
+        eager = _answer(helpers[0]) if helpers else eager_speeds(request, device)
+        saved = saved_by_compilation(trials, request) if compiled else Saved()
     finally:
-        for companion in companions:
-            companion.kill()
-            companion.wait()
+        for helper in helpers:
+            helper.kill()
+            helper.wait()
     return Probed(
         device=device_name(device),
         kind="cuda" if device.type == "cuda" else "cpu",
@@ -95,28 +117,65 @@ def probe(request: ProbeRequest) -> Probed:
         slots=slots,
         compiled=compiled,
         models=request.models,
-        tokens_per_s=tuple(gain * speed for speed in speeds),
+        tokens_per_s=tuple(saved.applied(m, speed) for m, speed in zip(request.models, eager, strict=True)),
     )
 
 
-def _companions(n: int) -> list[subprocess.Popen[bytes]]:
-    """Processes that keep the other cores as busy as workers would."""
-    command = [sys.executable, "-m", "sixnd.train.probe", COMPANION]
-    running = [
-        subprocess.Popen(command, env=os.environ | worker_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        for _ in range(n)
-    ]
-    for companion in running:
-        assert companion.stdout is not None
-        companion.stdout.readline()  # it is past its imports
-    return running
+def eager_speeds(request: ProbeRequest, device: torch.device) -> list[float]:
+    """Tokens/s of each shape."""
+    trials = [Trial.of(model, request.batch_tokens, device, compiled=False) for model in request.models]
+    took = _timed(trials, request.seconds)
+    return [trial.tokens / median(times) for trial, times in zip(trials, took, strict=True)]
+
+
+def _two_depths(request: ProbeRequest, device: torch.device, compiled: bool) -> list[Trial]:
+    """Of the middle width: DEPTH blocks, and one."""
+    middle = request.models[len(request.models) // 2]
+    models = [middle.model_copy(update={"n_layers": depth}) for depth in (DEPTH, 1)]
+    return [Trial.of(model, request.batch_tokens, device, compiled) for model in models]
+
+
+def saved_by_compilation(trials: Sequence[Trial], request: ProbeRequest) -> Saved:
+    """From the two depths compiled and the two eager."""
+    # The fastest of each, for noise only adds, and small differences are looked for.
+    deep, shallow, eager_deep, eager_shallow = (min(times) for times in _timed(trials, request.seconds / 4))
+    block = ((eager_deep - deep) - (eager_shallow - shallow)) / (DEPTH - 1)
+    elsewhere, tokens = eager_shallow - shallow - block, trials[0].tokens
+    return Saved(elsewhere=elsewhere / tokens, block=block / tokens / request.models[len(request.models) // 2].d_model)
+
+
+def _timed(trials: Sequence[Trial], seconds: float) -> list[list[float]]:
+    """Seconds of the steps of each, in turns, so that whatever slows the machine for a while slows all alike."""
+    took: list[list[float]] = [[] for _ in trials]
+    deadline = time.perf_counter() + seconds
+    while len(took[0]) < LEAST_REPEATS or (len(took[0]) < MOST_REPEATS and time.perf_counter() < deadline):
+        for times, trial in zip(took, trials, strict=True):
+            times.append(trial.seconds())
+    return took
+
+
+def _start(role: str, told: str = "") -> subprocess.Popen[str]:
+    """Another process of this module, in the environment of a worker."""
+    command, environment = [sys.executable, "-m", "sixnd.train.probe", role], os.environ | worker_environment()
+    started = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert started.stdin is not None
+    started.stdin.write(told)
+    started.stdin.close()
+    return started
+
+
+def _answer(helper: subprocess.Popen[str]) -> list[float]:
+    assert helper.stdout is not None
+    line = helper.stdout.readline()
+    if not line:
+        raise RuntimeError(f"timing the models failed with exit code {helper.wait()}")
+    speeds: list[float] = json.loads(line)
+    return speeds
 
 
 def _keep_busy() -> None:
-    """Multiplies until the probe that started this is gone."""
-    torch.set_num_threads(1)
+    """Multiplies, as a worker would, until the probe that started this is gone."""
     parent, matrix = os.getppid(), torch.ones(512, 512, dtype=torch.bfloat16)
-    print(flush=True)
     while os.getppid() == parent:
         for _ in range(20):
             matrix = (matrix @ matrix).clamp(-1, 1)
@@ -128,8 +187,19 @@ def _memory_bytes(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-if __name__ == "__main__":
-    if COMPANION in sys.argv:
+def main(role: str) -> None:
+    """A probe, or one of the processes that it starts and kills."""
+    torch.set_num_threads(1)
+    if role == "--companion":
         _keep_busy()
-    else:
-        print(probe(ProbeRequest.model_validate_json(sys.stdin.read())).model_dump_json())
+        return
+    request = ProbeRequest.model_validate_json(sys.stdin.read())
+    if role == "--time":
+        print(json.dumps(eager_speeds(request, pick_device())), flush=True)
+        _keep_busy()
+        return
+    print(probe(request).model_dump_json())
+
+
+if __name__ == "__main__":
+    main(sys.argv[-1])

@@ -21,7 +21,7 @@ from ..models.flops import training_flops
 from .files import atomic_file
 from .machine import cpu_name, has_compiler, usable_cores, worker_environment
 
-PROBE_S = 6.0  # of timing; imports and one compilation make it 25 s, and 40 s where torch never compiled before
+PROBE_S = 5.0  # of timing each shape eagerly, while another process compiles for longer
 MOST_PROBED = 5
 LARGEST_PROBED = (
     5_000_000  # parameters on a CPU: a pass of a larger one takes seconds, and its FLOP/s are much the same
