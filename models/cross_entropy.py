@@ -82,9 +82,7 @@ class NormedCrossEntropy(torch.autograd.Function):
         return loss + z_loss * sum(squares) / n_tokens, loss
 
     @staticmethod
-    def backward(
-        ctx: Any, scale: Tensor, _: Tensor
-    ) -> tuple[Tensor, Tensor, None, Tensor, None, None, None]:
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, Tensor, None, None, None]:
         x_gradient_ND, gain_gradient_D, weight_gradient_VD = ctx.saved_tensors
         x_gradient_ND = x_gradient_ND * scale.to(x_gradient_ND.dtype)
         return x_gradient_ND, gain_gradient_D * scale, None, weight_gradient_VD * scale, None, None, None

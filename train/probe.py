@@ -103,7 +103,9 @@ def probe(request: ProbeRequest) -> Probed:
     helpers = [_start("--time", request.model_dump_json())] if others else []
     helpers += [_start("--companion") for _ in range(others - compiled)]
     try:
-        trials = [*_two_depths(request, device, compiled=True), *_two_depths(request, device, False)] if compiled else []
+        trials = (
+            [*_two_depths(request, device, compiled=True), *_two_depths(request, device, False)] if compiled else []
+        )
         eager = _answer(helpers[0]) if helpers else eager_speeds(request, device)
         saved = saved_by_compilation(trials, request) if compiled else Saved()
     finally:

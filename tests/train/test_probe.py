@@ -1,0 +1,68 @@
+"""The probe: what it times, and how the gain of compilation at one width is carried over to the others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import sixnd.train.probe as probing
+import torch
+from sixnd.models.config import ModelConfig
+from sixnd.train.machine import has_compiler, usable_cores
+from sixnd.train.probe import MOST_GAIN, Saved, Trial, probe, saved_by_compilation
+from sixnd.train.speed import ProbeRequest
+
+MODELS = tuple(ModelConfig.from_shape(1, width, 300, 16) for width in (32, 48, 64))
+REQUEST = ProbeRequest(models=MODELS, batch_tokens=64, seconds=0.1, slots=1)
+
+
+def trials_that_take(seconds: tuple[float, ...]) -> list[Trial]:
+    """For the two depths compiled, then the two eager."""
+    made = [Trial(lambda: None, tokens=64) for _ in seconds]
+    for trial, s in zip(made, seconds, strict=True):
+        object.__setattr__(trial, "seconds", lambda s=s: s)
+    return made
+
+
+def test_what_compilation_saves_follows_depth_and_width() -> None:
+    # Outside the blocks 2 s become 1; a block of width 48 takes 5 s eagerly and 3 compiled.
+    saved = saved_by_compilation(trials_that_take((10.0, 4.0, 17.0, 7.0)), REQUEST)
+    assert saved.elsewhere * 64 == pytest.approx(1.0) and saved.block * 64 * 48 == pytest.approx(2.0)
+    deeper = ModelConfig.from_shape(4, 96, 300, 16)
+    assert 64 / saved.applied(deeper, 64 / 50) == pytest.approx(50 - 1 - 4 * 2 * 96 / 48)
+    assert saved.applied(deeper, 64 / 18) == pytest.approx(MOST_GAIN * 64 / 18)  # never faster than was ever seen
+    assert Saved().applied(deeper, 10.0) == pytest.approx(10.0)
+
+
+def test_a_step_of_a_trial_trains() -> None:
+    trial = Trial.of(MODELS[0], 64, torch.device("cpu"), compiled=False)
+    assert trial.tokens == 64 and trial.seconds() > 0
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="one core: nothing is timed beside anything")
+def test_another_process_times_the_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "eager_speeds", lambda *_: pytest.fail("timed in the probe itself"))
+    answer = probe(REQUEST.model_copy(update={"slots": 2}))
+    assert answer.slots == 2 and not answer.compiled and len(answer.tokens_per_s) == 3 and min(answer.tokens_per_s) > 0
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="one core: there is no other process")
+def test_a_helper_that_dies_is_an_error_and_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[str]] = []
+
+    def dies(*_: str) -> subprocess.Popen[str]:
+        started.append(subprocess.Popen([sys.executable, "-c", "exit(3)"], stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    monkeypatch.setattr(probing, "_start", dies)
+    with pytest.raises(RuntimeError, match="exit code 3"):
+        probe(REQUEST.model_copy(update={"slots": 2}))
+    assert all(process.returncode is not None for process in started)
+
+
+@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler on this machine")
+def test_compiled_where_there_is_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE")
+    answer = probe(REQUEST)
+    assert answer.compiled and answer.slots == 1 and min(answer.tokens_per_s) > 0
