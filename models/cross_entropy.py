@@ -34,11 +34,14 @@ def piece_of_cross_entropy(
     unit_PD = x_fp32_PD * scale_P1
     y_PD = (unit_PD * gain_D).to(x_PD.dtype)
     logits_PV = (y_PD @ low_VD.t()).float()
-    logsumexp_P1 = logits_PV.logsumexp(1, keepdim=True)
+    largest_P1 = logits_PV.amax(1, keepdim=True)
+    odds_PV = (logits_PV - largest_P1).exp()  # serves loss and gradient: exponentials are what costs most here
+    total_P1 = odds_PV.sum(1, keepdim=True)
+    logsumexp_P1 = largest_P1 + total_P1.log()
     loss = (logsumexp_P1 - logits_PV.gather(1, target_P1)).sum()
     # d objective / d logit = softmax · (1 + 2 z_loss logsumexp) - [is the target], over the tokens
-    pull_PV = (logits_PV - logsumexp_P1).exp() * (1 + 2 * z_loss * logsumexp_P1)
-    pull_PV = (pull_PV - (token_V == target_P1).float()).mul(1 / n_tokens).to(x_PD.dtype)
+    share_P1 = (1 + 2 * z_loss * logsumexp_P1) / (total_P1 * n_tokens)
+    pull_PV = (odds_PV * share_P1 - (token_V == target_P1).float() / n_tokens).to(x_PD.dtype)
     y_pull_PD = (pull_PV @ low_VD).float()
     # Through the norm: what is left of the pull across the unit vector, for its length changes nothing.
     unit_pull_PD = y_pull_PD * gain_D

@@ -143,6 +143,8 @@ def _law(folder: Path) -> list[str]:
     from ..analysis.summary import estimates
     from ..analysis.tables.table import TableError, read_table
 
+    if _is_ladder(folder):
+        return ["no law: cells were trained at several learning rates, as those of a tuning ladder are"]
     try:
         fitted = fit(read_table(folder), bootstrap=LIVE_BOOTSTRAP)
     except (FitError, TableError) as error:
@@ -151,6 +153,16 @@ def _law(folder: Path) -> list[str]:
     told = ", ".join(f"{name.split()[0]} {value} ({interval})" for name, value, interval in exponents)
     warned = f"; {len(fitted.warnings)} warnings, which `sixnd fit {folder}` names" if fitted.warnings else ""
     return [law_in_numbers(fitted), f"  95 % intervals: {told}{warned}"]
+
+
+def _is_ladder(folder: Path) -> bool:
+    """Whether some cell was trained at more than one learning rate: runs that show an optimum, not a law."""
+    ledger = open_ledger(folder)
+    try:
+        cells = "SELECT 1 FROM runs GROUP BY N_total, D, seed HAVING count(DISTINCT lr) > 1"
+        return bool(_one(ledger, f"SELECT EXISTS ({cells}) AS found")["found"])
+    finally:
+        ledger.close()
 
 
 def status_lines(status: Status, law: list[str]) -> list[str]:

@@ -17,6 +17,7 @@ from sixnd.sweeps.ledger.store import open_ledger
 from sixnd.sweeps.planning.forecast import COMPILE_S
 from sixnd.sweeps.planning.plan import make_plan
 from sixnd.sweeps.spec import SweepSpec, TrainSettings
+from sixnd.sweeps.status import LawSoFar, status_of
 from sixnd.sweeps.tuning.rule_file import RuleFile, read_rule
 from sixnd.sweeps.tuning.run import NotBracketed, Tuning, rule_of
 from sixnd.train.corpus.store import Corpus
@@ -141,6 +142,9 @@ def test_the_ladder_has_its_own_ledger_and_page(tunable: Corpus, tmp_path: Path)
     assert page.count('class="plot"') == 1 + 4 and "Tuning of t" in page
     assert "http" not in page[: page.index("<script>")].replace("http-equiv", "")
     assert read_rule(tmp_path / "tuning" / "rule.json").lr.fitted == ("N", "D")
+    status = status_of(tmp_path / "tuning")
+    (no_law,) = LawSoFar(tmp_path / "tuning").update(status)
+    assert status.states == {"done": 56} and no_law.startswith("no law: cells were trained at several learning rates")
 
 
 def test_a_second_tune_trains_nothing_and_a_stopped_one_goes_on(tunable: Corpus, tmp_path: Path) -> None:
