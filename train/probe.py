@@ -103,9 +103,7 @@ def probe(request: ProbeRequest) -> Probed:
     helpers = [_start("--time", request.model_dump_json())] if others else []
     helpers += [_start("--companion") for _ in range(others - compiled)]
     try:
-        trials = (
-            [*_two_depths(request, device, compiled=True), *_two_depths(request, device, False)] if compiled else []
-        )
+        trials = trials_of_compilation(request, device) if compiled else []
         eager = _answer(helpers[0]) if helpers else eager_speeds(request, device)
         saved = saved_by_compilation(trials, request) if compiled else Saved()
     finally:
@@ -130,15 +128,15 @@ def eager_speeds(request: ProbeRequest, device: torch.device) -> list[float]:
     return [trial.tokens / median(times) for trial, times in zip(trials, took, strict=True)]
 
 
-def _two_depths(request: ProbeRequest, device: torch.device, compiled: bool) -> list[Trial]:
-    """Of the middle width: DEPTH blocks, and one."""
+def trials_of_compilation(request: ProbeRequest, device: torch.device) -> list[Trial]:
+    """DEPTH blocks of the middle width and one block, compiled; then the same two, eager."""
     middle = request.models[len(request.models) // 2]
     models = [middle.model_copy(update={"n_layers": depth}) for depth in (DEPTH, 1)]
-    return [Trial.of(model, request.batch_tokens, device, compiled) for model in models]
+    return [Trial.of(model, request.batch_tokens, device, how) for how in (True, False) for model in models]
 
 
 def saved_by_compilation(trials: Sequence[Trial], request: ProbeRequest) -> Saved:
-    """From the two depths compiled and the two eager."""
+    """From `trials_of_compilation`."""
     # The fastest of each, for noise only adds, and small differences are looked for.
     deep, shallow, eager_deep, eager_shallow = (min(times) for times in _timed(trials, request.seconds / 4))
     block = ((eager_deep - deep) - (eager_shallow - shallow)) / (DEPTH - 1)

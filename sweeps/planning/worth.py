@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ..spec import SpecError
 from .plan import Plan
 
-# The law that the demo's own grid gave (README): of models of this kind and size, on plain English text. Laws of large models
-# put their constant and both terms elsewhere.
+# A law that the demo's own grid gave (LOG.md): of models of this kind and size, on plain English text. Laws of large models put
+# their constant and both terms elsewhere.
 DEMO_LAW = (411.0, 145.0, 1.76, 0.55, 0.33)  # A, B, E, alpha, beta
 NOISE = 0.005  # standard deviation of log L between seeds; of the order of what small runs show
 CAVEAT = "first-order, for independent runs and a law that holds; runs of one trunk and seed are not independent"
