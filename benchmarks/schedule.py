@@ -1,11 +1,12 @@
-"""Three schedules, each at its own best learning rate: held-out loss at two D on one rung of the demo.
+"""Three schedules and Muon, each at its own best learning rate: held-out loss at two D on one rung of the demo.
 
-    python benchmarks/schedule.py            # about seven minutes on one core
+    python benchmarks/schedule.py            # about eight minutes on one core
 
 The schedules are constant with a cooldown (warm-up, stable, decay), inverse square root with a cooldown (the log-log
-schedule), and a cosine to 10 % whose length is matched to D. Each gets the same rates, and at each D the best of them.
+schedule), and a cosine to 10 % whose length is matched to D, all with AdamW; Muon has the first of them. Each gets the
+same rates, and at each D the best of them.
 
-Prints a table, then one line with the three at their best. The default schedule is held against the others: exits 1
+Prints a table, then one line with all at their best. The default schedule is held against the others: exits 1
 where one of them is better by more than 0.01 nats at both D.
 """
 
@@ -33,7 +34,7 @@ SCHEDULES = {
     "inverse sqrt": Schedule(p=0.5, warmup_tokens=WARMUP),
     "cosine": Cosine(warmup_tokens=WARMUP),
 }
-DEFAULT = "constant"
+DEFAULT, MUON = "constant", "muon, constant"
 RATES = (4e-3, 8e-3, 1.6e-2, 3.2e-2)
 TOLERANCE = 0.01
 
@@ -46,14 +47,17 @@ def main() -> int:
     model = ModelConfig.from_shape(*SHAPE, corpus.vocab_size)
     losses: Losses = {}
     print(f"{SHAPE[0]} layers, width {SHAPE[1]}, batch {BATCH:,}; test loss in nats/token at each D")
-    print(f"{'schedule':>12} {'peak lr':>8}  " + "  ".join(f"{d:>9,}" for d in TOKENS), flush=True)
+    print(f"{'schedule':>14} {'peak lr':>8}  " + "  ".join(f"{d:>9,}" for d in TOKENS), flush=True)
     with tempfile.TemporaryDirectory() as checkpoints:
-        for name in SCHEDULES:
+        for name in (*SCHEDULES, MUON):
             for lr in RATES:
                 losses[name, lr] = [_loss(corpus.hash, model, d, name, lr, Path(checkpoints)) for d in TOKENS]
-                print(f"{name:>12} {lr:8.1e}  " + "  ".join(f"{x:9.4f}" for x in losses[name, lr]), flush=True)
-    best = {name: [_best(losses, name, i) for i in range(len(TOKENS))] for name in SCHEDULES}
-    print("best rate at each D: " + "; ".join(f"{name} " + ", ".join(map(_in_words, best[name])) for name in SCHEDULES))
+                print(f"{name:>14} {lr:8.1e}  " + "  ".join(f"{x:9.4f}" for x in losses[name, lr]), flush=True)
+    best = {name: [_best(losses, name, i) for i in range(len(TOKENS))] for name in (*SCHEDULES, MUON)}
+    print(
+        "best rate at each D: "
+        + "; ".join(f"{name} " + ", ".join(map(_in_words, found)) for name, found in best.items())
+    )
     return 1 if any(_beats(best[name], best[DEFAULT]) for name in SCHEDULES) else 0
 
 
@@ -64,8 +68,8 @@ def _loss(corpus: str, model: ModelConfig, tokens: int, name: str, lr: float, ch
         tokens=tokens,
         seed=0,
         batch_tokens=BATCH,
-        optimizer=OptimizerSettings(lr=lr, beta2=beta2_for(BATCH)),
-        schedule=SCHEDULES[name],
+        optimizer=OptimizerSettings(name="muon" if name == MUON else "adamw", lr=lr, beta2=beta2_for(BATCH)),
+        schedule=SCHEDULES[DEFAULT if name == MUON else name],
     )
     record = train(spec, checkpoints=checkpoints, listener=lambda _: None, say=lambda _: None)
     return float("inf") if record.test_loss is None else record.test_loss

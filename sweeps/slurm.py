@@ -12,6 +12,7 @@ from .toml import SpecError
 
 TIME = re.compile(r"(\d+-)?\d{1,3}(:\d{2}){0,2}")  # as sbatch reads --time: minutes, [days-]hours:minutes:seconds
 WARNING_S = 120  # before the allocation ends or is preempted: enough for a step and a checkpoint
+NODES_S = 600  # for all nodes to have joined: Ray's own 30 s are short where Python lies on a shared filesystem
 PORT = 6379
 
 
@@ -77,16 +78,18 @@ def batch_script(name: str, spec: str, overrides: tuple[str, ...], out: Path, al
 # finishes its step and writes a checkpoint, and a requeued job goes on from there.
 set -euo pipefail
 {setup}
-export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT={NODES_S}
 RAY_AUTH_TOKEN_PATH={shlex.quote(str(out))}/.ray-token-$SLURM_JOB_ID
 export RAY_AUTH_TOKEN_PATH
 (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \\n' > "$RAY_AUTH_TOKEN_PATH")
 trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
 
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
-srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" \\
-  ray symmetric-run --address "$head:{PORT}" --min-nodes "$SLURM_JOB_NUM_NODES" \\
-  --num-cpus={allocation.cpus_per_task}{gpus} --include-dashboard=false -- \\
+# Ray has a dashboard to turn off on the head alone, and refuses the option elsewhere.
+srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" bash -c '
+  head_only=(); if [ "$SLURM_PROCID" = 0 ]; then head_only=(--include-dashboard=false); fi
+  exec ray symmetric-run --address "$1:{PORT}" --min-nodes "$SLURM_JOB_NUM_NODES" \\
+    --num-cpus={allocation.cpus_per_task}{gpus} "${{head_only[@]}}" -- "${{@:2}}"' node "$head" \\
   {shlex.join(run)} &
 step=$!
 # The warning comes to this shell alone, or Ray's daemons would end before the runs have stopped. The driver is on this node.

@@ -14,9 +14,16 @@ from sixnd.sweeps.toml import SpecError
 from tests.command import sixnd
 
 STANDINS = {
-    "scontrol": 'printf "node7\\nnode8\\n"',
-    "srun": 'echo "$@" >> "$TOLD"; shift 2; "$@"',
-    "ray": 'echo "mode $RAY_AUTH_MODE, token $(stat -c %a "$RAY_AUTH_TOKEN_PATH") $(wc -c < "$RAY_AUTH_TOKEN_PATH")" >> "$TOLD"; while [ "$1" != -- ]; do shift; done; shift; "$@"',
+    "scontrol": 'printf "node7\nnode8\n"',
+    "srun": 'echo "$1 $2" >> "$TOLD"; shift 2; for ((i = SLURM_JOB_NUM_NODES - 1; i >= 0; i--)); do SLURM_PROCID=$i "$@"; done',
+    # As the real one: every node gets the arguments, a dashboard can be spoken of on the head alone, and only there the command runs.
+    "ray": """
+echo "$SLURM_PROCID: mode $RAY_AUTH_MODE, token $(stat -c %a "$RAY_AUTH_TOKEN_PATH") $(wc -c < "$RAY_AUTH_TOKEN_PATH")" >> "$TOLD"
+given=(); while [ "$1" != -- ]; do given+=("$1"); shift; done; shift
+echo "${given[@]}" >> "$TOLD"
+if [ "$SLURM_PROCID" != 0 ]; then [[ "${given[*]}" != *dashboard* ]]; exit; fi
+"$@"
+""",
     "sixnd": 'printf "[%s]" "$@" >> "$TOLD"',
 }
 
@@ -40,11 +47,11 @@ def test_the_script_starts_ray_on_every_node_and_the_sweep_on_the_first(tmp_path
         "SLURM_JOB_NUM_NODES": "2",
     }
     subprocess.run(["bash", str(tmp_path / "job.sbatch")], env=environment, check=True)
-    srun, ray, run = (tmp_path / "told").read_text().splitlines()
-    assert srun.startswith(
-        "--nodes=2 --ntasks=2 ray symmetric-run --address node7:6379 --min-nodes 2 --num-cpus=8 --num-gpus=8"
-    )
-    assert ray == "mode token, token 600 64"
+    srun, worker, joins, head, leads, run = (tmp_path / "told").read_text().splitlines()
+    assert srun == "--nodes=2 --ntasks=2"
+    assert (worker, head) == ("1: mode token, token 600 64", "0: mode token, token 600 64")
+    assert joins == "symmetric-run --address node7:6379 --min-nodes 2 --num-cpus=8 --num-gpus=8"
+    assert leads == f"{joins} --include-dashboard=false"
     assert run == f"[run][my sweep.toml][seeds=[0, 1]][executor=ray][ray.address=auto][--out][{out}]"
     assert not list(out.glob(".ray-token*")), "the token goes with the job"
     assert "#SBATCH --signal=B:TERM@120" in script and "#SBATCH --requeue" in script
