@@ -9,6 +9,7 @@ import socket
 from typing import Any
 
 from ...train.machine import usable_cores
+from ..stopping import handlers_kept
 from ..toml import SpecError
 
 KNOCK_S = 5.0
@@ -39,7 +40,8 @@ def connect(address: str) -> Any:
     except ImportError:
         raise SpecError("executor = 'ray' needs Ray: pip install 'sixnd[ray]'") from None
     try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **started_here)
+        with handlers_kept():  # Ray's own would end the driver at SIGTERM, with its runs
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **started_here)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise SpecError(
             f"ray.address = {address!r}: {last_line(error)}; `ray start --head` starts a cluster, ray.address=local one"

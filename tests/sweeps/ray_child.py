@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sixnd.models.config import ModelConfig
-from sixnd.sweeps.driver import run_sweep
+from sixnd.sweeps.driver import Interrupted, run_sweep
 from sixnd.sweeps.executors.interface import Job, Outcome, Places
 from sixnd.sweeps.executors.ray import RayExecutor
 from sixnd.sweeps.planning.plan import make_plan
@@ -112,10 +112,28 @@ def one_run(corpus: str, out: Path, stop: bool) -> None:
     executor.cancel()
 
 
+def terminated_sweep(corpus: str, out: Path) -> None:
+    """SIGTERM while jobs are at work."""
+
+    def terminate() -> None:
+        wait_until(lambda: list((out / "live").glob("*.json")), "progress of a job")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=terminate, daemon=True).start()
+    sweep = smaller_sweep()
+    plan = make_plan(sweep, open_corpus(corpus))
+    try:
+        run_sweep(sweep, plan, out, places_in(out).corpora, partial(RayExecutor, address="local"), {})
+    except Interrupted as stopped:
+        print(stopped)
+
+
 def main(scene: str, corpora: str, corpus: str, out: str) -> None:
     os.environ["SIXND_CORPORA"] = corpora
     if scene == "losses":
         sweep_with_losses(corpus, Path(out))
+    elif scene == "terminated":
+        terminated_sweep(corpus, Path(out))
     else:
         one_run(corpus, Path(out), stop=scene == "stop")
 

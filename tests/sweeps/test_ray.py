@@ -78,6 +78,16 @@ def test_a_sweep_that_loses_a_worker_and_a_node_has_the_rows_of_a_local_one(
 
 
 @needs_ray
+def test_sigterm_reaches_the_driver_and_not_rays_own_handler(
+    corpus: Corpus, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """As Slurm warns a job: the runs finish their step and write a checkpoint."""
+    said = play("terminated", corpus, tmp_path, environment)
+    assert said.startswith("stopped: ") and "of 12 runs finished in this sitting, all of them safe" in said
+    assert list((tmp_path / "checkpoints").rglob("*.pt"))
+
+
+@needs_ray
 def test_a_run_stopped_on_one_node_goes_on_on_another_through_the_store(
     corpus: Corpus, tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
