@@ -34,7 +34,9 @@ SCHEDULES = {
     "inverse sqrt": Schedule(p=0.5, warmup_tokens=WARMUP),
     "cosine": Cosine(warmup_tokens=WARMUP),
 }
-DEFAULT, MUON = "constant", "muon, constant"
+DEFAULT = "constant"
+RECIPES = {name: ("adamw", schedule) for name, schedule in SCHEDULES.items()}
+RECIPES["muon, constant"] = ("muon", SCHEDULES[DEFAULT])
 RATES = (4e-3, 8e-3, 1.6e-2, 3.2e-2)
 TOLERANCE = 0.01
 
@@ -49,11 +51,11 @@ def main() -> int:
     print(f"{SHAPE[0]} layers, width {SHAPE[1]}, batch {BATCH:,}; test loss in nats/token at each D")
     print(f"{'schedule':>14} {'peak lr':>8}  " + "  ".join(f"{d:>9,}" for d in TOKENS), flush=True)
     with tempfile.TemporaryDirectory() as checkpoints:
-        for name in (*SCHEDULES, MUON):
+        for name in RECIPES:
             for lr in RATES:
                 losses[name, lr] = [_loss(corpus.hash, model, d, name, lr, Path(checkpoints)) for d in TOKENS]
                 print(f"{name:>14} {lr:8.1e}  " + "  ".join(f"{x:9.4f}" for x in losses[name, lr]), flush=True)
-    best = {name: [_best(losses, name, i) for i in range(len(TOKENS))] for name in (*SCHEDULES, MUON)}
+    best = {name: [_best(losses, name, i) for i in range(len(TOKENS))] for name in RECIPES}
     print(
         "best rate at each D: "
         + "; ".join(f"{name} " + ", ".join(map(_in_words, found)) for name, found in best.items())
@@ -62,14 +64,15 @@ def main() -> int:
 
 
 def _loss(corpus: str, model: ModelConfig, tokens: int, name: str, lr: float, checkpoints: Path) -> float:
+    optimizer, schedule = RECIPES[name]
     spec = RunSpec(
         corpus=corpus,
         model=model,
         tokens=tokens,
         seed=0,
         batch_tokens=BATCH,
-        optimizer=OptimizerSettings(name="muon" if name == MUON else "adamw", lr=lr, beta2=beta2_for(BATCH)),
-        schedule=SCHEDULES[DEFAULT if name == MUON else name],
+        optimizer=OptimizerSettings(name=optimizer, lr=lr, beta2=beta2_for(BATCH)),
+        schedule=schedule,
     )
     record = train(spec, checkpoints=checkpoints, listener=lambda _: None, say=lambda _: None)
     return float("inf") if record.test_loss is None else record.test_loss

@@ -28,6 +28,17 @@ class StopRequest:
 
 
 @contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Around whatever puts handlers of its own in place: those of before are back afterwards."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def stop_requests() -> Iterator[StopRequest]:
     """Inside the block the first of SIGNALS sets the request, and the second raises KeyboardInterrupt.
 
@@ -40,20 +51,7 @@ def stop_requests() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         request.asked = True
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
-    try:
+    with handlers_kept():
+        for number in SIGNALS:
+            signal.signal(number, handle)
         yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def handlers_kept() -> Iterator[None]:
-    """Around a library that puts handlers of its own in place: those of before are back afterwards."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

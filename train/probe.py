@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from ..models.config import ModelConfig
 from ..models.transformer import Transformer
@@ -40,10 +39,9 @@ DEPTH = 3  # against a depth of 1, of the models that show what compilation save
 MOST_GAIN = 3.0  # of compilation; 2.2 was the most seen, in the smallest models
 
 
-class Saved(BaseModel):
+@dataclass(frozen=True)
+class Saved:
     """Seconds that compilation saves on each token: outside the blocks, and in a block for each unit of its width."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     elsewhere: float = 0.0
     block: float = 0.0
