@@ -98,11 +98,13 @@ def probe(request: ProbeRequest) -> Probed:
     slots = request.slots or usual_slots()
     compiled = has_compiler() and os.environ.get("TORCHDYNAMO_DISABLE") != "1"
     others = 0 if device.type == "cuda" else min(slots, usable_cores()) - 1
-    helpers = [_start("--time", request.model_dump_json())] if others else []
+    helpers = [_start("--time", request.model_dump_json() + "\n")] if others else []
     helpers += [_start("--companion") for _ in range(others - compiled)]
     try:
         trials = trials_of_compilation(request, device) if compiled else []
         eager = _answer(helpers[0]) if helpers else eager_speeds(request, device)
+        if helpers:
+            _tell(helpers[0], "\n")
         saved = saved_by_compilation(trials, request) if compiled else Saved()
     finally:
         for helper in helpers:
@@ -156,10 +158,14 @@ def _start(role: str, told: str = "") -> subprocess.Popen[str]:
     """Another process of this module, in the environment of a worker."""
     command, environment = [sys.executable, "-m", "sixnd.train.probe", role], os.environ | worker_environment()
     started = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert started.stdin is not None
-    started.stdin.write(told)
-    started.stdin.close()
+    _tell(started, told)
     return started
+
+
+def _tell(helper: subprocess.Popen[str], words: str) -> None:
+    assert helper.stdin is not None
+    helper.stdin.write(words)
+    helper.stdin.flush()
 
 
 def _answer(helper: subprocess.Popen[str]) -> list[float]:
@@ -191,9 +197,10 @@ def main(role: str) -> None:
     if role == "--companion":
         _keep_busy()
         return
-    request = ProbeRequest.model_validate_json(sys.stdin.read())
+    request = ProbeRequest.model_validate_json(sys.stdin.readline())
     if role == "--time":
         print(json.dumps(eager_speeds(request, pick_device())), flush=True)
+        sys.stdin.readline()  # until then the probe compiles, which a busy core beside it would slow down
         _keep_busy()
         return
     print(probe(request).model_dump_json())
