@@ -27,7 +27,7 @@ from .executors.interface import Executor, Places
 from .ledger.store import FILE, Ledger, open_ledger
 from .own_process import in_own_process
 from .planning.forecast import forecast
-from .planning.packing import Packing, packing
+from .planning.packing import Packing, packing, taking_turns
 from .planning.plan import Plan, make_plan
 from .planning.shrink import Purse, shrink
 from .planning.table import Costed, left_out, plan_document, plan_lines, plan_table, worth_lines
@@ -120,7 +120,7 @@ def prepare(
         costed = Costed(plan, {}, nothing, "cpu", corpus.manifest.test.documents)
         pack = Packing(sweep.workers or usable_cores())
         return Session(sweep, corpus, grid, plan, folder, root, past.finished, costed, "", guess, pack)
-    device = probed({run.model for run in grid.runs}, sweep.train.batch_tokens, sweep.workers)
+    device = _device(sweep, {run.model for run in grid.runs}, sweep.train.batch_tokens)
     speeds = _speeds(grid, past, device)
     if past.chosen is None and (sweep.budget.hours or sweep.budget.flops):
         purse = Purse(sweep.budget, speeds, device.slots, device.compiled)
@@ -136,6 +136,12 @@ def prepare(
 def _build(spec: CorpusSpec, root: Path, say: Callable[[str], None]) -> str:
     """Builds a corpus and returns its folder. Elsewhere, for it leaves 400 MB behind that a driver has no use for."""
     return str(build_corpus(spec, root, say).path)
+
+
+def _device(sweep: SweepSpec, models: set[ModelConfig], batch_tokens: int) -> Probed:
+    """What trains the sweep, with the slots that forecasts count."""
+    device = probed(models, batch_tokens, sweep.workers)
+    return taking_turns(device, sweep.ray.gpus_per_run if sweep.executor == "ray" else None)
 
 
 @dataclass(frozen=True)
@@ -266,6 +272,6 @@ def tuning_of(session: Session) -> Tuning:
     sweep = session.sweep
 
     def probe(models: set[ModelConfig], batch_tokens: int) -> Probed:
-        return probed(models, batch_tokens, sweep.workers)
+        return _device(sweep, models, batch_tokens)
 
     return Tuning.of(sweep, make_plan(sweep, session.corpus), session.corpus, session.out, session.corpora, probe)

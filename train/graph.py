@@ -96,6 +96,7 @@ class GraphedStep(Generic[Seen]):
             optimizer: the torch optimizer that body steps, if there is one, its state loaded before.
         """
         self.body, self.peak_lr, self.optimizer = body, peak_lr, optimizer
+        self._set_capturable(False)  # which a checkpoint of a captured step says it is
         self.captures = peak_lr.is_cuda and not isinstance(optimizer, MuonWithAdamW)
         # Whatever a graph reads or writes must keep its place in memory.
         self.lr = torch.zeros_like(peak_lr)
@@ -139,7 +140,12 @@ class GraphedStep(Generic[Seen]):
 
     def _capture(self, windows: Tensor) -> None:
         """Records a step without running it."""
-        for group in self.optimizer.param_groups if self.optimizer else ():
-            group["capturable"] = True  # not before: torch warns of an eager step of a capturable optimizer
+        self._set_capturable(True)
         with torch.cuda.graph(self.graph, stream=self.stream):
             self.seen = self.body(windows, self.lr)
+
+    def _set_capturable(self, yes: bool) -> None:
+        """A captured step's AdamW must be; of an eager one that is, torch warns."""
+        for group in self.optimizer.param_groups if self.optimizer else ():
+            if "capturable" in group:  # Muon's has none
+                group["capturable"] = yes

@@ -115,6 +115,7 @@ def probe(request: ProbeRequest) -> Probed:
         kind="cuda" if device.type == "cuda" else "cpu",
         memory_bytes=_memory_bytes(device),
         slots=slots,
+        gpus=torch.cuda.device_count() if device.type == "cuda" else 0,
         compiled=compiled,
         models=request.models,
         tokens_per_s=tuple(saved.applied(m, speed) for m, speed in zip(request.models, eager, strict=True)),

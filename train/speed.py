@@ -55,6 +55,7 @@ class Probed(BaseModel):
     kind: Literal["cpu", "cuda"]
     memory_bytes: int  # of one GPU, or of the machine, which its slots share
     slots: int
+    gpus: int = 0  # of the machine
     compiled: bool
     models: tuple[ModelConfig, ...]
     tokens_per_s: tuple[float, ...]

@@ -33,3 +33,14 @@ def packing(device: Probed, models: Collection[ModelConfig], batch_tokens: int, 
     stacked = max(1, min(MOST_STACKED, room))
     beside = max(1, min(MOST_BESIDE, room // stacked))
     return Packing(workers or device.slots * beside, stacked)
+
+
+def taking_turns(device: Probed, share: float | None = None) -> Probed:
+    """The device with as many slots as run at the speed that one alone has: programs that share a GPU take turns on it.
+
+    `share` is what each has of a GPU on a cluster; None where they share those of this machine.
+    """
+    if device.kind == "cpu":
+        return device
+    slots = min(device.slots, device.gpus) if share is None else int(device.slots * min(1.0, share))
+    return device.model_copy(update={"slots": max(1, slots)})

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 from sixnd.models.config import ModelConfig
-from sixnd.sweeps.planning.packing import Packing, packing
+from sixnd.sweeps.planning.packing import Packing, packing, taking_turns
 from sixnd.sweeps.planning.plan import Plan, make_plan, planned_row
 from sixnd.sweeps.spec import SpecError, SweepSpec, TrainSettings
 from sixnd.train.corpus.store import Corpus, unique_tokens
@@ -110,3 +110,12 @@ def test_small_runs_share_a_gpu_as_its_memory_allows() -> None:
     need = training_bytes(large, 2048, "cuda")
     assert tight.slots * tight.most_stacked * need <= 12e9
     assert packing(probed("cuda", 1, 1), {large}, 2048, None) == Packing(1, 1)
+
+
+def test_programs_that_share_a_gpu_take_turns() -> None:
+    """The hours count as many slots as GPUs; on a cluster, each run's share of one."""
+    eight = probed("cuda", 80, 8).model_copy(update={"gpus": 2})
+    assert taking_turns(eight).slots == 2
+    assert [taking_turns(eight, share).slots for share in (1.0, 0.25, 0.1)] == [8, 2, 1]
+    assert taking_turns(eight.model_copy(update={"slots": 1})).slots == 1
+    assert taking_turns(probed("cpu", 24, 8)).slots == 8

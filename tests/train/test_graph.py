@@ -140,6 +140,14 @@ def test_a_step_never_waits_for_the_device(spec: RunSpec) -> None:
             float(loss)
 
 
+def test_the_first_steps_after_a_captured_steps_checkpoint_are_eager_ones(spec: RunSpec) -> None:
+    optimizer = build_optimizer(Transformer(spec.model), spec.optimizer)
+    for group in optimizer.param_groups:
+        group["capturable"] = True
+    GraphedStep(lambda windows, _: windows, torch.tensor(1e-3), optimizer)
+    assert not any(group["capturable"] for group in optimizer.param_groups)
+
+
 @needs_card
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_on_a_card_the_graph_trains_as_the_eager_step(spec: RunSpec, corpus: Corpus, precision: str) -> None:
