@@ -127,13 +127,13 @@ def test_a_step_never_waits_for_the_device(spec: RunSpec) -> None:
     with FakeTensorMode():
         model = Transformer(spec.model)
         optimizer = build_optimizer(model, spec.optimizer)
-        for group in optimizer.param_groups:
-            group["capturable"] = True
         step = GraphedStep(
             lambda windows, lr: train_step(model, optimizer, windows, lr, spec, 2),
             torch.tensor(0.01),
             optimizer,
         )
+        for group in optimizer.param_groups:
+            group["capturable"] = True
         for _ in range(2):
             loss, _ = step(torch.zeros(4, 17, dtype=torch.int64), 0.5)
         with pytest.raises(DataDependentOutputException):
