@@ -52,6 +52,7 @@ class Session:
     device: str
     guess: Guess
     packing: Packing
+    say: Callable[[str], None]
 
     @property
     def ladder(self) -> LadderCost | None:
@@ -119,9 +120,8 @@ def prepare(
         nothing = forecast(plan, {}, 0, compiled=False)
         costed = Costed(plan, {}, nothing, "cpu", corpus.manifest.test.documents)
         pack = Packing(sweep.workers or usable_cores())
-        return Session(sweep, corpus, grid, plan, folder, root, past.finished, costed, "", guess, pack)
-    device = _device(sweep, {run.model for run in grid.runs}, sweep.train.batch_tokens)
-    speeds = _speeds(grid, past, device)
+        return Session(sweep, corpus, grid, plan, folder, root, past.finished, costed, "", guess, pack, say)
+    device, speeds = _speeds(sweep, grid, past, say)
     if past.chosen is None and (sweep.budget.hours or sweep.budget.flops):
         purse = Purse(sweep.budget, speeds, device.slots, device.compiled)
         plan = grid.only(in_own_process(shrink, sweep.name, grid, purse, guess))
@@ -130,18 +130,12 @@ def prepare(
     expected = forecast(plan, seconds, device.slots, device.compiled)
     costed = Costed(plan, seconds, expected, device.kind, corpus.manifest.test.documents)
     pack = packing(device, {run.model for run in plan.runs}, sweep.train.batch_tokens, sweep.workers)
-    return Session(sweep, corpus, grid, plan, folder, root, past.finished, costed, device.device, guess, pack)
+    return Session(sweep, corpus, grid, plan, folder, root, past.finished, costed, device.device, guess, pack, say)
 
 
 def _build(spec: CorpusSpec, root: Path, say: Callable[[str], None]) -> str:
     """Builds a corpus and returns its folder. Elsewhere, for it leaves 400 MB behind that a driver has no use for."""
     return str(build_corpus(spec, root, say).path)
-
-
-def _device(sweep: SweepSpec, models: set[ModelConfig], batch_tokens: int) -> Probed:
-    """What trains the sweep, with the slots that forecasts count."""
-    device = probed(models, batch_tokens, sweep.workers)
-    return taking_turns(device, sweep.ray.gpus_per_run if sweep.executor == "ray" else None)
 
 
 @dataclass(frozen=True)
@@ -174,16 +168,29 @@ def _choice(sweep: SweepSpec) -> str:
     return f"cells {hashlib.sha256(asked.encode()).hexdigest()[:16]}"
 
 
-def _speeds(plan: Plan, past: _Past, device: Probed) -> dict[ModelConfig, float]:
-    """Tokens/s of each model: from the sweep's own runs on this device where it has any, else from the probe."""
-    models = {run.model for run in plan.runs}
-    by_shape = {(model.n_layers, model.d_model): model for model in models}
-    measured = {
-        by_shape[n_layers, d_model]: speed
-        for (name, n_layers, d_model), speed in past.tokens_per_s.items()
-        if name == device.device and (n_layers, d_model) in by_shape
-    }
-    return speeds_of(models, measured or device.speeds)
+def _speeds(
+    sweep: SweepSpec, grid: Plan, past: _Past, say: Callable[[str], None]
+) -> tuple[Probed, dict[ModelConfig, float]]:
+    """The device, and tokens/s of each model: from the sweep's own runs on it where there are any, else from the probe."""
+    models, batch_tokens = {run.model for run in grid.runs}, sweep.train.batch_tokens
+    if past.tokens_per_s:
+        device = _device(sweep, set(), batch_tokens, say)
+        by_shape = {(model.n_layers, model.d_model): model for model in models}
+        measured = {
+            by_shape[n_layers, d_model]: speed
+            for (name, n_layers, d_model), speed in past.tokens_per_s.items()
+            if name == device.device and (n_layers, d_model) in by_shape
+        }
+        if measured:
+            return device, speeds_of(models, measured)
+    device = _device(sweep, models, batch_tokens, say)
+    return device, speeds_of(models, device.speeds)
+
+
+def _device(sweep: SweepSpec, models: set[ModelConfig], batch_tokens: int, say: Callable[[str], None]) -> Probed:
+    """What trains the sweep, with the slots that forecasts count."""
+    device = probed(models, batch_tokens, sweep.workers, say)
+    return taking_turns(device, sweep.ray.gpus_per_run if sweep.executor == "ray" else None)
 
 
 def refuse_too_large(sweep: SweepSpec, plan: Plan, device: Probed) -> None:
@@ -272,6 +279,6 @@ def tuning_of(session: Session) -> Tuning:
     sweep = session.sweep
 
     def probe(models: set[ModelConfig], batch_tokens: int) -> Probed:
-        return _device(sweep, models, batch_tokens)
+        return _device(sweep, models, batch_tokens, session.say)
 
     return Tuning.of(sweep, make_plan(sweep, session.corpus), session.corpus, session.out, session.corpora, probe)

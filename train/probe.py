@@ -92,11 +92,25 @@ class Trial:
 
 
 def probe(request: ProbeRequest) -> Probed:
-    """Eager speeds, measured by another process on another core where there is one, and what compilation adds to them."""
+    """The device, and the speed of each shape that is asked for."""
     torch.set_num_threads(1)
     device = pick_device()
     slots = request.slots or usual_slots()
     compiled = has_compiler() and os.environ.get("TORCHDYNAMO_DISABLE") != "1"
+    return Probed(
+        device=device_name(device),
+        kind="cuda" if device.type == "cuda" else "cpu",
+        memory_bytes=_memory_bytes(device),
+        slots=slots,
+        gpus=torch.cuda.device_count() if device.type == "cuda" else 0,
+        compiled=compiled,
+        models=request.models,
+        tokens_per_s=speeds(request, device, slots, compiled) if request.models else (),
+    )
+
+
+def speeds(request: ProbeRequest, device: torch.device, slots: int, compiled: bool) -> tuple[float, ...]:
+    """Eager ones, measured by another process on another core where there is one, and what compilation adds to them."""
     others = 0 if device.type == "cuda" else min(slots, usable_cores()) - 1
     helpers = [_start("--time", request.model_dump_json() + "\n")] if others else []
     helpers += [_start("--companion") for _ in range(others - compiled)]
@@ -110,16 +124,7 @@ def probe(request: ProbeRequest) -> Probed:
         for helper in helpers:
             helper.kill()
             helper.wait()
-    return Probed(
-        device=device_name(device),
-        kind="cuda" if device.type == "cuda" else "cpu",
-        memory_bytes=_memory_bytes(device),
-        slots=slots,
-        gpus=torch.cuda.device_count() if device.type == "cuda" else 0,
-        compiled=compiled,
-        models=request.models,
-        tokens_per_s=tuple(saved.applied(m, speed) for m, speed in zip(request.models, eager, strict=True)),
-    )
+    return tuple(saved.applied(model, speed) for model, speed in zip(request.models, eager, strict=True))
 
 
 def eager_speeds(request: ProbeRequest, device: torch.device) -> list[float]:

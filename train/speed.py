@@ -8,13 +8,13 @@ import subprocess
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import version
 from math import exp, log
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..models.config import ModelConfig
 from ..models.flops import training_flops
@@ -36,11 +36,11 @@ class ProbeError(RuntimeError):
 
 
 class ProbeRequest(BaseModel):
-    """What is to be timed; `slots` None stands for as many as the machine usually has."""
+    """What is to be timed, nothing for the device's facts alone; `slots` None stands for as many as the machine usually has."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    models: tuple[ModelConfig, ...] = Field(min_length=1)
+    models: tuple[ModelConfig, ...]
     batch_tokens: int
     seconds: float = PROBE_S
     slots: int | None = None
@@ -65,8 +65,15 @@ class Probed(BaseModel):
         return dict(zip(self.models, self.tokens_per_s, strict=True))
 
 
-def probed(models: Collection[ModelConfig], batch_tokens: int, slots: int | None = None) -> Probed:
+def probed(
+    models: Collection[ModelConfig],
+    batch_tokens: int,
+    slots: int | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Probed:
     """Speeds of a few of the models, spread over log N, measured in a process of its own or within the last day.
+
+    Without models, what the device is, in the two seconds that importing torch takes.
 
     Raises:
         ProbeError: the process failed.
@@ -78,6 +85,10 @@ def probed(models: Collection[ModelConfig], batch_tokens: int, slots: int | None
             return Probed.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         pass  # measured again
+    if request.models:
+        say(
+            "timing a few models on this machine: about 20 seconds, the first time on it up to twice that; kept for a day"
+        )
     answer = _measure(request)
     try:
         with atomic_file(path) as file:

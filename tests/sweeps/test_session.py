@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def a_probe(monkeypatch: pytest.MonkeyPatch, flops_per_s: float, memory_bytes: int = 10**12) -> None:
-    def measured(models: set[ModelConfig], batch_tokens: int, slots: int | None) -> Probed:
+    def measured(models: set[ModelConfig], _: int, slots: int | None, say: Callable[[str], None]) -> Probed:
+        say(f"{len(models)} models timed")
         shapes = tuple(models)
         speeds = tuple(flops_per_s / training_flops(model).total for model in shapes)
         return Probed(
@@ -91,12 +93,17 @@ def test_speeds_come_from_the_ledger_where_it_has_any_on_this_device(
     ledger.plan([planned_row(run)])
     with ledger.connection:
         ledger.connection.execute("UPDATE runs SET state = 'done', device = 'another chip', tokens_per_s = 1.0")
-    assert prepare("own.toml", (), None, None, unheard).costed.seconds.items() <= before.costed.seconds.items()
+    said: list[str] = []
+    elsewhere = prepare("own.toml", (), None, None, said.append)
+    assert elsewhere.costed.seconds.items() <= before.costed.seconds.items()
+    assert said == ["0 models timed", "4 models timed"]
     slow = 1e6 / training_flops(run.model).total  # a hundredth of the probed speed
     with ledger.connection:
         ledger.connection.execute("UPDATE runs SET device = 'a chip', tokens_per_s = ?", (slow,))
     ledger.close()
-    after = prepare("own.toml", (), None, None, unheard)
+    said.clear()
+    after = prepare("own.toml", (), None, None, said.append)
+    assert said == ["0 models timed"]  # the device's name is all that was asked for
     assert run.key not in after.costed.seconds
     for key, seconds in after.costed.seconds.items():
         assert seconds == pytest.approx(100 * before.costed.seconds[key], rel=1e-6)
@@ -138,11 +145,16 @@ def test_the_probe_answers_for_each_shape_and_is_kept_for_a_day(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(speed, "PROBE_S", 0.1)
     models = {ModelConfig.from_shape(1, width, 300, 16) for width in (32, 64)}
-    first = probed(models, 64, slots=1)
+    said: list[str] = []
+    first = probed(models, 64, slots=1, say=said.append)
+    assert len(said) == 1 and "20 seconds" in said[0]
     assert set(first.speeds) == models and min(first.tokens_per_s) > 0
     assert (first.slots, first.kind in ("cpu", "cuda"), first.compiled) == (1, True, False)
+    facts = probed((), 64, slots=1, say=said.append)
+    assert (facts.device, facts.memory_bytes, facts.tokens_per_s) == (first.device, first.memory_bytes, ())
+    assert len(said) == 1
     monkeypatch.setattr(speed, "_measure", lambda _: pytest.fail("measured again"))
-    assert probed(models, 64, slots=1) == first
+    assert probed(models, 64, slots=1, say=said.append) == first and len(said) == 1
 
 
 def test_a_probe_that_fails_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
