@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 
+from ..models.config import ModelConfig
 from ..models.transformer import Transformer
 from .machine import compiler_version, cpu_name, has_compiler, usable_cores
 from .memory import micro_batch_tokens
@@ -35,9 +36,9 @@ def device_name(device: torch.device) -> str:
     return cpu_name()
 
 
-def micro_batch_rows(batch_tokens: int, context: int, device: torch.device) -> int:
+def micro_batch_rows(model: ModelConfig, batch_tokens: int, device: torch.device) -> int:
     """Rows of one micro-batch: the largest divisor of the batch's rows that fits the device."""
-    return micro_batch_tokens(batch_tokens, context, "cuda" if device.type == "cuda" else "cpu") // context
+    return micro_batch_tokens(model, batch_tokens, "cuda" if device.type == "cuda" else "cpu") // model.context
 
 
 def compile_model(model: Transformer, say: Callable[[str], None]) -> bool:

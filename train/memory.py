@@ -9,6 +9,9 @@ from ..models.config import ModelConfig
 
 CPU_MICRO_TOKENS = 2048  # activations of one micro-batch stay in the cache of one core
 CUDA_MICRO_TOKENS = 65_536
+CUDA_ACTIVATION_BYTES = (
+    8_000_000_000  # of a micro-batch: work enough for any GPU, and no more than one of 24 GB has room for
+)
 
 # fp32 weights, their gradients, AdamW's two moments, and the bf16 copies that autocast keeps of the weights.
 TRAINING_BYTES_PER_PARAMETER = 4 + 4 + 8 + 2
@@ -18,30 +21,38 @@ CHECKPOINT_OVERHEAD = 100_000  # names, schedule, curve, zip headers
 PROCESS_BYTES = {"cpu": 330_000_000, "cuda": 600_000_000}
 
 
-def micro_batch_tokens(batch_tokens: int, context: int, device: str) -> int:
-    """Tokens of one micro-batch: the largest divisor of the batch's rows that fits the device ("cpu" or "cuda")."""
-    rows = batch_tokens // context
-    most = max(1, (CUDA_MICRO_TOKENS if device == "cuda" else CPU_MICRO_TOKENS) // context)
-    return context * max(n for n in range(1, min(rows, most) + 1) if rows % n == 0)
+def most_micro_tokens(model: ModelConfig, device: str) -> int:
+    """The most tokens that one micro-batch of a model, or of a stack of it, should have on "cpu" or "cuda"."""
+    if device == "cpu":
+        return CPU_MICRO_TOKENS
+    return min(CUDA_MICRO_TOKENS, CUDA_ACTIVATION_BYTES // activation_bytes(model, 1, device))
 
 
-def activation_bytes(model: ModelConfig, micro_tokens: int) -> int:
+def micro_batch_tokens(model: ModelConfig, batch_tokens: int, device: str) -> int:
+    """Tokens of one micro-batch: the largest divisor of the batch's rows that is not too many; at least one row."""
+    rows = batch_tokens // model.context
+    most = max(1, most_micro_tokens(model, device) // model.context)
+    return model.context * max(n for n in range(1, min(rows, most) + 1) if rows % n == 0)
+
+
+def activation_bytes(model: ModelConfig, micro_tokens: int, device: str) -> int:
     """Kept for the backward pass of one micro-batch.
 
     A block keeps, in 2 bytes, its two normalised inputs and two residuals (4d), query, key and value before and after
-    RoPE (5d), the attention's output and projection (2d), gate, up and their product (3f), and the causal half of its
-    attention probabilities (h·T/2) twice, before and after their cast. The head keeps logits and their gradient in fp32
-    and once in 2 bytes (10 V).
+    RoPE (5d), the attention's output and projection (2d), gate, up and their product (3f), and, on a CPU, the causal half
+    of its attention probabilities (h·T/2) twice, before and after their cast; FlashAttention (Dao et al. 2022, arXiv
+    2205.14135) keeps none. The head keeps logits and their gradient in fp32 and once in 2 bytes (10 V).
     """
-    block = 2 * (11 * model.d_model + 3 * model.d_ff + model.n_heads * model.context)
+    probabilities = model.n_heads * model.context if device == "cpu" else 0
+    block = 2 * (11 * model.d_model + 3 * model.d_ff + probabilities)
     return micro_tokens * (model.n_layers * block + 10 * model.vocab_size)
 
 
 def training_bytes(model: ModelConfig, batch_tokens: int, device: str) -> int:
     """Peak memory of one run with its process, on "cpu" (resident) or "cuda" (of the GPU)."""
-    micro = micro_batch_tokens(batch_tokens, model.context, device)
+    micro = micro_batch_tokens(model, batch_tokens, device)
     state = TRAINING_BYTES_PER_PARAMETER * model.n_total
-    return PROCESS_BYTES[device] + state + activation_bytes(model, micro)
+    return PROCESS_BYTES[device] + state + activation_bytes(model, micro, device)
 
 
 def checkpoint_bytes(model: ModelConfig) -> int:

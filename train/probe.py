@@ -27,6 +27,7 @@ from .divergence import LossWatch
 from .graph import WARM_STEPS
 from .loop import open_step
 from .machine import has_compiler, usable_cores, worker_environment
+from .memory import training_bytes
 from .optimizer import build_optimizer
 from .ranks import ALONE
 from .schedule import Schedule
@@ -37,6 +38,9 @@ from .speed import Probed, ProbeRequest
 LEAST_REPEATS, MOST_REPEATS = 3, 50
 DEPTH = 3  # against a depth of 1, of the models that show what compilation saves
 MOST_GAIN = 3.0  # of compilation; 2.2 was the most seen, in the smallest models
+MOST_TIMED = 5
+LARGEST_ON_CPU = 5_000_000  # parameters: a pass of a larger model takes seconds there, and its FLOP/s are much the same
+SHARE_OF_GPU = 0.8  # of its memory, which a model that is timed may take
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Trial:
 
     @classmethod
     def of(cls, config: ModelConfig, batch_tokens: int, device: torch.device, compiled: bool) -> Trial:
-        rows = micro_batch_rows(batch_tokens, config.context, device)
+        rows = micro_batch_rows(config, batch_tokens, device)
         tokens = rows * config.context
         optimizer, schedule = OptimizerSettings(lr=1e-3, beta2=0.99), Schedule(warmup_tokens=0)
         spec = RunSpec(
@@ -97,16 +101,31 @@ def probe(request: ProbeRequest) -> Probed:
     device = pick_device()
     slots = request.slots or usual_slots()
     compiled = has_compiler() and os.environ.get("TORCHDYNAMO_DISABLE") != "1"
+    memory = _memory_bytes(device)
+    request = request.model_copy(update={"models": spread(request, device, memory)})
     return Probed(
         device=device_name(device),
         kind="cuda" if device.type == "cuda" else "cpu",
-        memory_bytes=_memory_bytes(device),
+        memory_bytes=memory,
         slots=slots,
         gpus=torch.cuda.device_count() if device.type == "cuda" else 0,
         compiled=compiled,
         models=request.models,
         tokens_per_s=speeds(request, device, slots, compiled) if request.models else (),
     )
+
+
+def spread(request: ProbeRequest, device: torch.device, memory_bytes: int) -> tuple[ModelConfig, ...]:
+    """At most MOST_TIMED of the models, evenly over the ranks by N; none that is too large for the device unless all are."""
+
+    def timed(model: ModelConfig) -> bool:
+        if device.type == "cuda":
+            return training_bytes(model, request.batch_tokens, "cuda") <= SHARE_OF_GPU * memory_bytes
+        return model.n_total <= LARGEST_ON_CPU
+
+    small = [model for model in request.models if timed(model)] or request.models[:1]
+    last, most = len(small) - 1, min(MOST_TIMED, len(small))
+    return tuple(small[round(i * last / max(1, most - 1))] for i in range(most))
 
 
 def speeds(request: ProbeRequest, device: torch.device, slots: int, compiled: bool) -> tuple[float, ...]:
@@ -128,10 +147,14 @@ def speeds(request: ProbeRequest, device: torch.device, slots: int, compiled: bo
 
 
 def eager_speeds(request: ProbeRequest, device: torch.device) -> list[float]:
-    """Tokens/s of each shape."""
-    trials = [Trial.of(model, request.batch_tokens, device, compiled=False) for model in request.models]
-    took = _timed(trials, request.seconds)
-    return [trial.tokens / median(times) for trial, times in zip(trials, took, strict=True)]
+    """Tokens/s of each shape; on a GPU one after another, for together they may not fit."""
+    groups = [(model,) for model in request.models] if device.type == "cuda" else [request.models]
+    measured = []
+    for group in groups:
+        trials = [Trial.of(model, request.batch_tokens, device, compiled=False) for model in group]
+        took = _timed(trials, request.seconds / len(groups))
+        measured += [trial.tokens / median(times) for trial, times in zip(trials, took, strict=True)]
+    return measured
 
 
 def trials_of_compilation(request: ProbeRequest, device: torch.device) -> list[Trial]:

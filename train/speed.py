@@ -22,10 +22,6 @@ from .files import atomic_file
 from .machine import cpu_name, has_compiler, usable_cores, worker_environment
 
 PROBE_S = 5.0  # of timing each shape eagerly, while another process compiles for longer
-MOST_PROBED = 5
-LARGEST_PROBED = (
-    5_000_000  # parameters on a CPU: a pass of a larger one takes seconds, and its FLOP/s are much the same
-)
 FRESH_S = 24 * 3600.0
 
 
@@ -36,7 +32,7 @@ class ProbeError(RuntimeError):
 
 
 class ProbeRequest(BaseModel):
-    """What is to be timed, nothing for the device's facts alone; `slots` None stands for as many as the machine usually has."""
+    """Models, by N, a few of which are timed; none for the device's facts alone. `slots` None: as many as the machine usually has."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,7 +43,7 @@ class ProbeRequest(BaseModel):
 
 
 class Probed(BaseModel):
-    """The device, what it holds, and the tokens/s of one worker for each shape while every slot is busy."""
+    """The device, what it holds, and the tokens/s of one worker for each shape that was timed, every slot busy."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -78,7 +74,8 @@ def probed(
     Raises:
         ProbeError: the process failed.
     """
-    request = ProbeRequest(models=_spread(models), batch_tokens=batch_tokens, slots=slots)
+    by_size = sorted(set(models), key=lambda model: (model.n_total, model.d_model))
+    request = ProbeRequest(models=tuple(by_size), batch_tokens=batch_tokens, slots=slots)
     path = _cache_file(request)
     try:
         if time.time() - path.stat().st_mtime < FRESH_S:
@@ -114,14 +111,6 @@ def speeds_of(models: Collection[ModelConfig], measured: Mapping[ModelConfig, fl
         return exp(y0 if x1 == x0 else y0 + (y1 - y0) * (size - x0) / (x1 - x0))
 
     return {model: measured.get(model) or flops_per_s(model) / training_flops(model).total for model in models}
-
-
-def _spread(models: Collection[ModelConfig]) -> tuple[ModelConfig, ...]:
-    """At most MOST_PROBED, evenly over the ranks by N; none above LARGEST_PROBED unless all are."""
-    by_size = sorted(set(models), key=lambda model: (model.n_total, model.d_model))
-    small = [model for model in by_size if model.n_total <= LARGEST_PROBED] or by_size[:1]
-    last, most = len(small) - 1, min(MOST_PROBED, len(small))
-    return tuple(small[round(i * last / max(1, most - 1))] for i in range(most))
 
 
 def _measure(request: ProbeRequest) -> Probed:

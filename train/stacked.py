@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..models.config import ModelConfig
 from ..models.stack import StackedTransformer
 from ..models.transformer import Transformer
 from .checkpoint import Checkpoints
@@ -28,7 +29,7 @@ from .documents import save_document_losses
 from .evaluate import HeldOutLoss, HeldOutWindows, evaluate
 from .graph import GraphedStep, open_streams
 from .loop import CHECKPOINT_SECONDS, DTYPES, LOG_EVERY, Stopped, check_fits, learning_rate, never
-from .memory import CPU_MICRO_TOKENS, CUDA_MICRO_TOKENS
+from .memory import most_micro_tokens
 from .progress import Listener, Progress, StepClock, TqdmListener
 from .record import CurvePoint, RunRecord
 from .result import diverged_in_words, record_of
@@ -86,10 +87,10 @@ class StackedStep:
         return torch.stack((total_M, self.optimizer.step(total_M, lr_M)))
 
 
-def stacked_rows(n_models: int, batch_tokens: int, context: int, device: torch.device) -> int:
+def stacked_rows(model: ModelConfig, n_models: int, batch_tokens: int, device: torch.device) -> int:
     """Windows of each model in one micro-batch: the largest divisor of its batch with which all of them fit the device."""
-    windows = batch_tokens // context
-    most = (CUDA_MICRO_TOKENS if device.type == "cuda" else CPU_MICRO_TOKENS) // (n_models * context)
+    windows = batch_tokens // model.context
+    most = most_micro_tokens(model, "cuda" if device.type == "cuda" else "cpu") // (n_models * model.context)
     return max(n for n in range(1, windows + 1) if windows % n == 0 and n <= max(1, most))
 
 
@@ -200,7 +201,7 @@ def train_stacked(
     device, n_models = pick_device(), len(specs)
     stack = StackedTransformer(spec.model, n_models).to(device)
     stack.initialize_each([spec.seed for spec in specs])
-    step = StackedStep(stack, specs, stacked_rows(n_models, spec.batch_tokens, spec.model.context, device))
+    step = StackedStep(stack, specs, stacked_rows(spec.model, n_models, spec.batch_tokens, device))
     state = StackState(stack, step.optimizer, StackWatch(specs), curves=[{} for _ in specs])
     kept = Checkpoints(checkpoints, Stack(tuple(specs))) if checkpoints else None
     if kept:
@@ -283,7 +284,7 @@ def evaluate_each(spec: RunSpec, corpus: Corpus, state: StackState, windows: Hel
     device = state.stack.embedding.device
     one = Transformer(spec.model).to(device)
     compile_model(one, lambda _: None)
-    rows = micro_batch_rows(spec.batch_tokens, spec.model.context, device)
+    rows = micro_batch_rows(spec.model, spec.batch_tokens, device)
     losses = {}
     for m in range(state.stack.n_models):
         if m in state.watch.ended:

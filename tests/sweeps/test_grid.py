@@ -16,7 +16,7 @@ from sixnd.sweeps.planning.grid import LARGEST_BATCH, cells_of, problems_of
 from sixnd.sweeps.planning.plan import Plan, make_plan
 from sixnd.sweeps.spec import SpecError, SweepSpec, load_sweep
 from sixnd.train.corpus.store import Corpus
-from sixnd.train.memory import micro_batch_tokens, training_bytes
+from sixnd.train.memory import CUDA_ACTIVATION_BYTES, activation_bytes, micro_batch_tokens, training_bytes
 
 from tests.conftest import tiny_spec
 
@@ -148,4 +148,13 @@ def test_memory_grows_with_the_model_and_the_micro_batch() -> None:
     small, large = (ModelConfig.from_shape(layers, 128, VOCAB, 256) for layers in (2, 8))
     assert training_bytes(small, 2048, "cpu") < training_bytes(large, 2048, "cpu")
     assert training_bytes(small, 2048, "cpu") == training_bytes(small, 4096, "cpu"), "a batch is cut into micro-batches"
-    assert micro_batch_tokens(16_384, 256, "cuda") == 16_384 and micro_batch_tokens(16_384, 256, "cpu") == 2048
+    assert micro_batch_tokens(small, 16_384, "cuda") == 16_384 and micro_batch_tokens(small, 16_384, "cpu") == 2048
+
+
+def test_a_gpus_micro_batch_leaves_room() -> None:
+    """The largest model of cluster-8x8 fits a GPU of 80 GB, whatever its batch; without a limit it would take 100 GB."""
+    large = ModelConfig.from_shape(16, 2112, 8192, 1024)
+    micro = micro_batch_tokens(large, 65_536, "cuda")
+    assert 1024 <= micro < 65_536 and 65_536 % micro == 0
+    assert activation_bytes(large, micro, "cuda") <= CUDA_ACTIVATION_BYTES < activation_bytes(large, 2 * micro, "cuda")
+    assert training_bytes(large, 65_536, "cuda") < 30e9

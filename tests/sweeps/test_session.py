@@ -163,14 +163,6 @@ def test_a_probe_that_fails_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch)
         speed._measure(request)
 
 
-def test_few_shapes_are_probed_of_many() -> None:
-    models = [ModelConfig.from_shape(layers, width, 300, 16) for layers in range(1, 9) for width in (32, 64, 1024)]
-    chosen = speed._spread(models)
-    assert len(chosen) == speed.MOST_PROBED and max(model.n_total for model in chosen) <= speed.LARGEST_PROBED
-    assert chosen[0] == min(models, key=lambda model: model.n_total)
-    assert speed._spread([models[-1]]) == (models[-1],)
-
-
 def test_a_driver_holds_neither_torch_nor_scipy() -> None:
     code = "import sys, sixnd.sweeps.session; print({'torch', 'scipy', 'pandas', 'plotly'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ import sixnd.train.probe as probing
 import torch
 from sixnd.models.config import ModelConfig
 from sixnd.train.machine import has_compiler, usable_cores
-from sixnd.train.probe import MOST_GAIN, Saved, Trial, probe, saved_by_compilation
+from sixnd.train.probe import LARGEST_ON_CPU, MOST_GAIN, MOST_TIMED, Saved, Trial, probe, saved_by_compilation, spread
 from sixnd.train.speed import ProbeRequest
 
 MODELS = tuple(ModelConfig.from_shape(1, width, 300, 16) for width in (32, 48, 64))
@@ -33,6 +33,20 @@ def test_what_compilation_saves_follows_depth_and_width() -> None:
     assert 64 / saved.applied(deeper, 64 / 50) == pytest.approx(50 - 1 - 4 * 2 * 96 / 48)
     assert saved.applied(deeper, 64 / 18) == pytest.approx(MOST_GAIN * 64 / 18)  # never faster than was ever seen
     assert Saved().applied(deeper, 10.0) == pytest.approx(10.0)
+
+
+def test_few_shapes_are_timed_of_many() -> None:
+    shapes = [(layers, width) for width in (32, 64, 1024) for layers in range(1, 9)]
+    request = REQUEST.model_copy(update={"models": tuple(ModelConfig.from_shape(*shape, 300, 16) for shape in shapes)})
+    chosen = spread(request, torch.device("cpu"), 10**12)
+    assert len(chosen) == MOST_TIMED and chosen[0] == request.models[0]
+    assert max(model.n_total for model in chosen) <= LARGEST_ON_CPU < request.models[-1].n_total
+    on_a_gpu = spread(request, torch.device("cuda"), 10**12)
+    assert len(on_a_gpu) == MOST_TIMED and (on_a_gpu[0], on_a_gpu[-1]) == (request.models[0], request.models[-1])
+    assert max(model.d_model for model in spread(request, torch.device("cuda"), 10**9)) == 64  # the rest do not fit
+    alone = request.model_copy(update={"models": request.models[-1:]})
+    assert spread(alone, torch.device("cpu"), 10**12) == alone.models
+    assert spread(request.model_copy(update={"models": ()}), torch.device("cpu"), 10**12) == ()
 
 
 def test_a_step_of_a_trial_trains() -> None:

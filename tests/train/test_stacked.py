@@ -102,11 +102,9 @@ def test_losses_and_norms_of_a_step_are_those_of_each_run(specs: list[RunSpec], 
         torch.testing.assert_close(seen[:, m], torch.stack(alone))
 
 
-def test_rows_of_a_stack_share_the_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sixnd.train.stacked.CPU_MICRO_TOKENS", 4 * 16 * 3)
-    assert stacked_rows(4, 64, 16, torch.device("cpu")) == 2
-    assert stacked_rows(1, 64, 16, torch.device("cpu")) == 4
-    assert stacked_rows(99, 64, 16, torch.device("cpu")) == 1
+def test_rows_of_a_stack_share_the_micro_batch(monkeypatch: pytest.MonkeyPatch, specs: list[RunSpec]) -> None:
+    monkeypatch.setattr("sixnd.train.memory.CPU_MICRO_TOKENS", 4 * 16 * 3)
+    assert [stacked_rows(specs[0].model, n, 64, torch.device("cpu")) for n in (4, 1, 99)] == [2, 4, 1]
 
 
 def test_a_lost_member_stays_as_it_is(specs: list[RunSpec], corpus: Corpus) -> None:
