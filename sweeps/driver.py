@@ -219,7 +219,9 @@ class _Sweep:
         self.ledger.finish(records)
         for run, record in zip(job.specs, records, strict=True):
             self.ended.add(run.key)
-            result = record.error or f"{run.held_out} loss {record.test_loss:.4f} ± {record.test_loss_se:.4f} nats/token"
+            result = (
+                record.error or f"{run.held_out} loss {record.test_loss:.4f} ± {record.test_loss_se:.4f} nats/token"
+            )
             self.bar.write(f"[{len(self.ended)}/{len(self.work)}] {_name_of(run)}: {result} ({record.wall_s:.0f} s)")
         # Branch points are of use until every run of their trunks is in the ledger.
         keys = [run.trunk_key for run in job.specs]

@@ -26,6 +26,11 @@ def short(n: float) -> str:
     return f"{n:.0f}"
 
 
+def bytes_in_words(n: float) -> str:
+    """330MB, 5.9GB."""
+    return short(n).replace("B", "G") + "B"
+
+
 def seconds_in_words(seconds: float) -> str:
     """12 s, 3 min, 1.5 h."""
     return (

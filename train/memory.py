@@ -49,10 +49,13 @@ def activation_bytes(model: ModelConfig, micro_tokens: int, device: str) -> int:
 
 
 def training_bytes(model: ModelConfig, batch_tokens: int, device: str) -> int:
-    """Peak memory of one run with its process, on "cpu" (resident) or "cuda" (of the GPU)."""
-    micro = micro_batch_tokens(model, batch_tokens, device)
+    """Peak memory of one run with its process, on "cpu" (resident) or "cuda" (of the GPU).
+
+    On a GPU activations count twice: the captured step keeps its own memory, and evaluation takes as much beside it.
+    """
+    activations = activation_bytes(model, micro_batch_tokens(model, batch_tokens, device), device)
     state = TRAINING_BYTES_PER_PARAMETER * model.n_total
-    return PROCESS_BYTES[device] + state + activation_bytes(model, micro, device)
+    return PROCESS_BYTES[device] + state + activations * (2 if device == "cuda" else 1)
 
 
 def checkpoint_bytes(model: ModelConfig) -> int:

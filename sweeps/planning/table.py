@@ -12,7 +12,7 @@ from ...models.config import ModelConfig
 from ...models.flops import six_n, training_flops
 from ...train.memory import checkpoint_bytes, training_bytes
 from ...train.spec import RunSpec
-from ..show import seconds_in_words, short, table_with
+from ..show import bytes_in_words, seconds_in_words, short, table_with
 from .forecast import Forecast
 from .plan import Plan, Trunk
 from .worth import CAVEAT, Guess, Worth
@@ -60,13 +60,13 @@ def plan_lines(costed: Costed, device: str) -> list[str]:
     lines = [
         f"{len(plan.runs):,} runs in {len(plan.trunks):,} trunks, {todo:,} to train; {plan.trained_flops:.2e} FLOPs as 6ND, {separate:.2e}"
         f" as separate runs: shared trunks save {plan.trunk_saving:.2f}x of the tokens",
-        f"expected {seconds_in_words(time.makespan_s)} on {time.slots} slots ({time.slot_hours:.2g} slot-hours, {time.compile_s:.0f} s"
+        f"expected {seconds_in_words(time.makespan_s)} on {time.slots} slot{'s' * (time.slots > 1)} ({time.slot_hours:.3g} slot-hours, {time.compile_s:.0f} s"
         f" of it compilation); speed of {device}",
     ]
     if todo:
         memory = sorted((costed.memory(run) for run in plan.runs), reverse=True)
         lines.append(
-            f"memory {short(memory[0])}B for the largest run; disk {short(costed.disk_bytes)}B beside the corpus"
+            f"memory {bytes_in_words(memory[0])} for the largest run; disk {bytes_in_words(costed.disk_bytes)} beside the corpus"
         )
     return lines
 
@@ -160,7 +160,7 @@ def _run_table(costed: Costed) -> Table:
                 f"{six_n(shape.n_total) * run.tokens:.2e}",
                 f"{training_flops(shape).total * run.tokens:.2e}",
                 f"{run.optimizer.lr:.2g}",
-                f"{short(costed.memory(run))}B",
+                bytes_in_words(costed.memory(run)),
                 "done" if key not in costed.seconds else seconds_in_words(costed.seconds[key]),
             )
     return table
@@ -190,12 +190,16 @@ def _model_table(costed: Costed) -> Table:
             short(shape.n_non_embedding),
             f"{len(runs):,}",
             str(len({run.seed for run in runs})),
-            f"{short(tokens[0])} .. {short(tokens[-1])}",
-            f"{tokens[0] / shape.n_total:.2g} .. {tokens[-1] / shape.n_total:.2g}",
+            _range(short(tokens[0]), short(tokens[-1])),
+            _range(f"{tokens[0] / shape.n_total:.1f}", f"{tokens[-1] / shape.n_total:.1f}"),
             f"{six_n(shape.n_total) * total:.2e}",
             f"{training_flops(shape).total * total:.2e}",
             f"{runs[0].optimizer.lr:.2g}",
-            f"{short(costed.memory(runs[0]))}B",
+            bytes_in_words(costed.memory(runs[0])),
             seconds_in_words(sum(left)) if left else "done",
         )
     return table
+
+
+def _range(first: str, last: str) -> str:
+    return first if first == last else f"{first} .. {last}"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from typing import Literal
 
 import pytest
+from rich.console import Console
 from sixnd.models.config import ModelConfig
+from sixnd.sweeps.planning.forecast import forecast
 from sixnd.sweeps.planning.packing import Packing, packing, taking_turns
 from sixnd.sweeps.planning.plan import Plan, make_plan, planned_row
+from sixnd.sweeps.planning.table import Costed, plan_lines, plan_table
+from sixnd.sweeps.show import bytes_in_words
 from sixnd.sweeps.spec import SpecError, SweepSpec, TrainSettings
 from sixnd.train.corpus.store import Corpus, unique_tokens
 from sixnd.train.memory import training_bytes
@@ -119,3 +124,16 @@ def test_programs_that_share_a_gpu_take_turns() -> None:
     assert [taking_turns(eight, share).slots for share in (1.0, 0.25, 0.1)] == [8, 2, 1]
     assert taking_turns(eight.model_copy(update={"slots": 1})).slots == 1
     assert taking_turns(probed("cpu", 24, 8)).slots == 8
+
+
+def test_the_lines_of_a_gpus_plan_read_well(corpus: Corpus) -> None:
+    """Sizes in GB, and one D of a model is no range of D."""
+    plan = make_plan(sweep(seeds=list(range(50)), tokens=[3200]), corpus)
+    seconds = dict.fromkeys((run.key for run in plan.runs), 3600.0)
+    costed = Costed(plan, seconds, forecast(plan, seconds, 1, compiled=False), "cuda", 10)
+    lines = plan_lines(costed, "a card")
+    assert "on 1 slot (100 slot-hours" in lines[1] and lines[2].startswith("memory 601MB for the largest run")
+    assert [bytes_in_words(n) for n in (21.9e9, 3.98e11, 385e6, 9_800)] == ["21.9GB", "398GB", "385MB", "9.8kB"]
+    (page := Console(width=200, file=io.StringIO())).print(plan_table(costed))
+    text = page.file.getvalue()
+    assert " 3.2k " in text and ".." not in text
