@@ -129,7 +129,8 @@ def prepare(
     seconds = plan.seconds(speeds, past.finished)
     expected = forecast(plan, seconds, device.slots, device.compiled)
     costed = Costed(plan, seconds, expected, device.kind, corpus.manifest.test.documents)
-    pack = packing(device, {run.model for run in plan.runs}, sweep.train.batch_tokens, sweep.workers)
+    seeds = len(sweep.seeds)
+    pack = packing(device, {run.model for run in plan.runs}, sweep.train.batch_tokens, sweep.workers, alike=seeds)
     return Session(sweep, corpus, grid, plan, folder, root, past.finished, costed, device.device, guess, pack, say)
 
 
@@ -242,7 +243,8 @@ def train_and_report(session: Session, bootstrap: int, console: Console) -> None
     if session.plan is not session.grid:
         _keep_choice(session)
     hours = session.sweep.budget.hours
-    run_sweep(session.sweep, session.plan, session.out, session.corpora, executor_of(session), seconds, hours)
+    executor = executor_of(session.sweep, lambda: session.packing)
+    run_sweep(session.sweep, session.plan, session.out, session.corpora, executor, seconds, hours)
     if seconds:
         console.print(f"trained in {elapsed(start)}")
     from .results import analyse
@@ -259,15 +261,19 @@ def _keep_choice(session: Session) -> None:
         ledger.close()
 
 
-def executor_of(session: Session) -> Callable[[Places], Executor]:
-    """What trains the session's runs, as its spec says."""
-    if session.sweep.executor == "local":
+def executor_of(sweep: SweepSpec, packing: Callable[[], Packing]) -> Callable[[Places], Executor]:
+    """What trains the runs of a sweep, as its spec says; `packing` is asked once there is something to train here."""
+    if sweep.executor == "local":
         from .executors.local import LocalExecutor
 
-        return partial(LocalExecutor, session.packing.slots, most_stacked=session.packing.most_stacked)
+        def local(places: Places) -> Executor:
+            packed = packing()
+            return LocalExecutor(packed.slots, places, packed.most_stacked)
+
+        return local
     from .executors.ray import RayExecutor
 
-    return partial(RayExecutor, **session.sweep.ray.model_dump())
+    return partial(RayExecutor, **sweep.ray.model_dump())
 
 
 def tuning_of(session: Session) -> Tuning:

@@ -48,13 +48,13 @@ def activation_bytes(model: ModelConfig, micro_tokens: int, device: str) -> int:
     return micro_tokens * (model.n_layers * block + 10 * model.vocab_size)
 
 
-def training_bytes(model: ModelConfig, batch_tokens: int, device: str) -> int:
-    """Peak memory of one run with its process, on "cpu" (resident) or "cuda" (of the GPU).
+def training_bytes(model: ModelConfig, batch_tokens: int, device: str, n_models: int = 1) -> int:
+    """Peak memory of one run with its process, on "cpu" (resident) or "cuda" (of the GPU), or of a stack of `n_models`.
 
-    On a GPU activations count twice: the captured step keeps its own memory, and evaluation takes as much beside it.
+    The runs of a stack share the tokens of a micro-batch. On a GPU activations count twice: the captured step keeps its own memory, and evaluation takes as much beside it.
     """
     activations = activation_bytes(model, micro_batch_tokens(model, batch_tokens, device), device)
-    state = TRAINING_BYTES_PER_PARAMETER * model.n_total
+    state = TRAINING_BYTES_PER_PARAMETER * model.n_total * n_models
     return PROCESS_BYTES[device] + state + activations * (2 if device == "cuda" else 1)
 
 

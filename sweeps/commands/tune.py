@@ -32,4 +32,4 @@ def tune(spec: str, *overrides: str, out: Out = None, corpora: Corpora = None, d
     for line in ladder.cost().lines():
         console.print(line, markup=False)
     if not dry_run:
-        ladder.train(executor_of(session), console)
+        ladder.train(executor_of(session.sweep, ladder.packing), console)

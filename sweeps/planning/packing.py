@@ -22,16 +22,24 @@ class Packing:
     most_stacked: int = 1
 
 
-def packing(device: Probed, models: Collection[ModelConfig], batch_tokens: int, workers: int | None) -> Packing:
+def packing(
+    device: Probed, models: Collection[ModelConfig], batch_tokens: int, workers: int | None, alike: int
+) -> Packing:
     """On CPUs a run a slot, unstacked: stacking gains nothing there. On GPUs as many as the largest model leaves room for.
 
-    `workers` is the number of slots that was asked for, in place of what the memory would hold.
+    Args:
+        workers: the number of slots that was asked for, in place of what the memory would hold.
+        alike: the most trunks that differ in seed and learning rate alone.
     """
     if device.kind == "cpu":
         return Packing(device.slots)
-    room = int(USABLE * device.memory_bytes / max(training_bytes(model, batch_tokens, "cuda") for model in models))
-    stacked = max(1, min(MOST_STACKED, room))
-    beside = max(1, min(MOST_BESIDE, room // stacked))
+    room = int(USABLE * device.memory_bytes)
+    needs = {
+        n: max(training_bytes(model, batch_tokens, "cuda", n) for model in models)
+        for n in range(1, min(MOST_STACKED, alike) + 1)
+    }
+    stacked = max((n for n, need in needs.items() if need <= room), default=1)
+    beside = max(1, min(MOST_BESIDE, room // needs[stacked]))
     return Packing(workers or device.slots * beside, stacked)
 
 

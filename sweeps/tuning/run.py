@@ -24,6 +24,7 @@ from ..executors.interface import Executor, Places
 from ..ledger.schema import FINAL
 from ..ledger.store import FILE, open_ledger
 from ..planning.forecast import Forecast, forecast
+from ..planning.packing import Packing, packing
 from ..planning.plan import Plan
 from ..show import seconds_in_words, short, table_with, where_is
 from ..spec import SweepSpec
@@ -134,6 +135,13 @@ class Tuning:
         return LadderCost(
             self.design, plan, self.grid.trained_flops, forecast(plan, seconds, slots, compiled), len(seconds)
         )
+
+    def packing(self) -> Packing:
+        """How its runs share a GPU: those of a rung are of one shape, whatever their learning rates."""
+        sweep, tuning, models = self.design.sweep, self.design.tuning, set(self.design.models)
+        device = self.probe(models, sweep.train.batch_tokens)
+        alike = len(tuning.lr_factors) * len(tuning.seeds)
+        return packing(device, models, sweep.train.batch_tokens, sweep.workers, alike)
 
     def seconds(self, rates: Rates) -> dict[str, float]:
         """Expected seconds of each run that is not finished."""

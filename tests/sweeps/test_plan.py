@@ -108,13 +108,16 @@ def probed(kind: Literal["cpu", "cuda"], gigabytes: float, slots: int) -> Probed
 
 def test_small_runs_share_a_gpu_as_its_memory_allows() -> None:
     small, large = (ModelConfig.from_shape(layers, width, 1024, 256) for layers, width in ((2, 32), (24, 1024)))
-    assert packing(probed("cpu", 24, 2), {small}, 2048, None) == Packing(2, 1)
-    assert packing(probed("cuda", 80, 8), {small}, 2048, None) == Packing(32, 8)
-    assert packing(probed("cuda", 80, 8), {small}, 2048, 8) == Packing(8, 8)
-    tight = packing(probed("cuda", 12, 1), {small, large}, 2048, None)
-    need = training_bytes(large, 2048, "cuda")
-    assert tight.slots * tight.most_stacked * need <= 12e9
-    assert packing(probed("cuda", 1, 1), {large}, 2048, None) == Packing(1, 1)
+    assert packing(probed("cpu", 24, 2), {small}, 2048, None, alike=9) == Packing(2, 1)
+    assert packing(probed("cuda", 80, 8), {small}, 2048, None, alike=9) == Packing(32, 8)
+    assert packing(probed("cuda", 80, 8), {small}, 2048, None, alike=2) == Packing(32, 2)
+    assert packing(probed("cuda", 80, 8), {small}, 2048, 8, alike=1) == Packing(8, 1)
+    tight = packing(probed("cuda", 24, 1), {small, large}, 2048, None, alike=9)
+    assert 1 < tight.most_stacked < 8 and tight.slots == 1
+    assert training_bytes(large, 2048, "cuda", tight.most_stacked) <= 0.9 * 24e9
+    assert training_bytes(large, 2048, "cuda", tight.most_stacked + 1) > 0.9 * 24e9
+    assert packing(probed("cuda", 24, 1), {small, large}, 2048, None, alike=1).slots > 1
+    assert packing(probed("cuda", 1, 1), {large}, 2048, None, alike=9) == Packing(1, 1)
 
 
 def test_programs_that_share_a_gpu_take_turns() -> None:
