@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import sys
@@ -39,6 +40,13 @@ def device_name(device: torch.device) -> str:
 def micro_batch_rows(model: ModelConfig, batch_tokens: int, device: torch.device) -> int:
     """Rows of one micro-batch: the largest divisor of the batch's rows that fits the device."""
     return micro_batch_tokens(model, batch_tokens, "cuda" if device.type == "cuda" else "cpu") // model.context
+
+
+def release_memory() -> None:
+    """Gives back what a run that has ended still holds of a GPU, its graph's memory above all: other programs may share it."""
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def compile_model(model: Transformer, say: Callable[[str], None]) -> bool:

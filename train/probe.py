@@ -22,7 +22,7 @@ import torch
 from ..models.config import ModelConfig
 from ..models.transformer import Transformer
 from .checkpoint import TrainState
-from .device import compile_model, device_name, micro_batch_rows, pick_device, usual_slots
+from .device import compile_model, device_name, micro_batch_rows, pick_device, release_memory, usual_slots
 from .divergence import LossWatch
 from .graph import WARM_STEPS
 from .loop import open_step
@@ -151,10 +151,17 @@ def eager_speeds(request: ProbeRequest, device: torch.device) -> list[float]:
     groups = [(model,) for model in request.models] if device.type == "cuda" else [request.models]
     measured = []
     for group in groups:
-        trials = [Trial.of(model, request.batch_tokens, device, compiled=False) for model in group]
-        took = _timed(trials, request.seconds / len(groups))
-        measured += [trial.tokens / median(times) for trial, times in zip(trials, took, strict=True)]
+        measured += _eager_speeds_of(group, request.batch_tokens, request.seconds / len(groups), device)
+        release_memory()
     return measured
+
+
+def _eager_speeds_of(
+    models: Sequence[ModelConfig], batch_tokens: int, seconds: float, device: torch.device
+) -> list[float]:
+    trials = [Trial.of(model, batch_tokens, device, compiled=False) for model in models]
+    took = _timed(trials, seconds)
+    return [trial.tokens / median(times) for trial, times in zip(trials, took, strict=True)]
 
 
 def trials_of_compilation(request: ProbeRequest, device: torch.device) -> list[Trial]:

@@ -65,6 +65,7 @@ def train_job(job_json: str, places: Places) -> str:
 
 def train_specs(job: Job, places: Places, listener: Listener, stop: Callable[[], bool]) -> Outcome:
     """Trains a job and tells `listener` of its progress; asked by `stop`, it ends after the step at hand."""
+    from ...train.device import release_memory
     from ...train.loop import Stopped, train
     from ...train.stacked import train_stacked
 
@@ -88,3 +89,5 @@ def train_specs(job: Job, places: Places, listener: Listener, stop: Callable[[],
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return Outcome(disk_full=f"{error.filename or places.checkpoints}: no space left on the disk")
         raise
+    finally:
+        release_memory()

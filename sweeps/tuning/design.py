@@ -24,6 +24,7 @@ RUNGS = 4
 WIDE = 8  # largest over smallest N of the rungs, where the grid's smaller half is narrower than that
 FEWEST_STEPS = 100  # of a run whose batch was doubled
 WIDE_STEP = 1.7  # between learning rates; half way across it is worth a run
+RISEN = 4.0  # times a run's noise, by which the end of a curve lies above its lowest run without doubt
 BATCH_LR_FACTORS = (0.5, 1.0, 2.0)  # around the best one, scaled as the square root of the batch
 Setting = tuple[ModelConfig, int]  # a model and a batch
 Rates = dict[Setting, tuple[float, ...]]  # learning rates of each
@@ -94,7 +95,7 @@ class Design:
             lr
             for curve, optimum in zip(optima.curves, optima.found, strict=True)
             if _is_of(optimum, setting)
-            for lr in _beyond(curve, optimum)
+            for lr in _beyond(curve, optimum, optima.noise)
         }
         room = self.tuning.max_extensions - (len(lrs) - started)
         return tuple(sorted({*lrs, *sorted(added - set(lrs))[: max(0, room)]}))
@@ -208,13 +209,20 @@ def _is_of(optimum: Optimum, setting: Setting) -> bool:
     return setting[0].n_non_embedding == optimum.N and optimum.batch == setting[1]
 
 
-def _beyond(curve: Curve, optimum: Optimum) -> list[float]:
-    """Learning rates that would bracket the optimum: a step of 2x beyond the edge, or half way to one that diverged."""
-    lrs, best = (2**curve.log2_lr_X).tolist(), curve.best
+def _beyond(curve: Curve, optimum: Optimum, noise: float) -> list[float]:
+    """Learning rates that would bracket the optimum: a step of 2x beyond the edge, or half way to one that diverged.
+
+    A curve that is flat within the noise goes on wherever its end has not risen above it; where both have, its best
+    learning rate is bracketed, and two beside it tell more.
+    """
+    lrs, losses, best = (2**curve.log2_lr_X).tolist(), curve.loss_X, curve.best
     down, up = lrs[0] / 2, lrs[-1] * 2
     if optimum.status == "low edge":
         return [down]
     if optimum.status == "high edge":
-        diverged = [lr for lr, loss in zip(lrs, curve.loss_X, strict=True) if math.isinf(loss) and lr > lrs[best]]
+        diverged = [lr for lr, loss in zip(lrs, losses, strict=True) if math.isinf(loss) and lr > lrs[best]]
         return [math.sqrt(lrs[best] * diverged[0])] if diverged else [up] if up < 1 else []
-    return [down, *([up] if up < 1 else [])] if optimum.status == "flat" else []
+    if optimum.status == "flat":
+        open_ends = [lr for lr, end in ((down, 0), (up, -1)) if losses[end] - losses[best] < RISEN * noise and lr < 1]
+        return open_ends or [math.sqrt(lrs[best] * lrs[beside]) for beside in (best - 1, best + 1)]
+    return []

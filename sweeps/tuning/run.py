@@ -144,15 +144,13 @@ class Tuning:
         return packing(device, models, sweep.train.batch_tokens, sweep.workers, alike)
 
     def seconds(self, rates: Rates) -> dict[str, float]:
-        """Expected seconds of each run that is not finished."""
-        done = frozenset(self.records())
-        expected: dict[str, float] = {}
-        for batch in sorted({batch for _, batch in rates}):
-            plan = self.design.plan({setting: lrs for setting, lrs in rates.items() if setting[1] == batch})
-            if not done.issuperset(run.key for run in plan.runs):
-                models = {run.model for run in plan.runs}
-                expected |= plan.seconds(speeds_of(models, self.probe(models, batch).speeds), done)
-        return expected
+        """Expected seconds of each run that is not finished, at the speed of the sweep's own batch."""
+        done, plan = frozenset(self.records()), self.design.plan(rates)
+        if done.issuperset(run.key for run in plan.runs):
+            return {}
+        models = {run.model for run in plan.runs}
+        device = self.probe(models, self.design.sweep.train.batch_tokens)
+        return plan.seconds(speeds_of(models, device.speeds), done)
 
     def records(self) -> dict[str, Any]:
         """The finished rows of the ladder's ledger, by key."""

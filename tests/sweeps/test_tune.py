@@ -8,8 +8,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
+from sixnd.analysis.tuning.optima import Curve, Optimum
 from sixnd.models.config import ModelConfig
 from sixnd.sweeps.driver import Interrupted
 from sixnd.sweeps.executors.interface import Job, Outcome, Places
@@ -18,6 +20,7 @@ from sixnd.sweeps.planning.forecast import COMPILE_S
 from sixnd.sweeps.planning.plan import make_plan
 from sixnd.sweeps.spec import SweepSpec, TrainSettings
 from sixnd.sweeps.status import LawSoFar, status_of
+from sixnd.sweeps.tuning.design import _beyond
 from sixnd.sweeps.tuning.rule_file import RuleFile, read_rule
 from sixnd.sweeps.tuning.run import NotBracketed, Tuning, rule_of
 from sixnd.train.corpus.store import Corpus
@@ -189,6 +192,23 @@ def test_one_rung_that_is_not_bracketed_is_left_out(tunable: Corpus, tmp_path: P
     rule, _ = tune(grid(), tunable, tmp_path, lambda run: 4.0 + CURVATURE * off_from(run, -9 if run.model.d_model == 32 else 0.2) ** 2)  # fmt: skip
     assert [rung.status for rung in rule.rungs] == ["low edge"] * 2 + ["interior"] * 6
     assert sum("not bracketed" in note for note in rule.notes) == 2 and rule.rungs[0].lr is None
+
+
+@pytest.mark.parametrize(
+    ("losses", "added"),
+    [
+        ([4.2, 4.06, 4.04, 4.08, 4.5], (-0.5, 0.5)),  # surely above its lowest run at both ends: finer
+        ([4.06, 4.05, 4.04, 4.08, 4.5], (-3,)),
+        ([4.2, 4.06, 4.04, 4.05, 4.06], (3,)),
+        ([4.06, 4.05, 4.04, 4.05, 4.06], (-3, 3)),
+    ],
+)
+def test_a_flat_curve_is_widened_only_where_its_end_has_not_risen(
+    losses: list[float], added: tuple[float, ...]
+) -> None:
+    curve = Curve(1e5, 1e6, 2048, np.arange(-9.0, -4.0), np.array(losses))
+    flat = Optimum(1e5, 1e6, 2048, "flat", -7.0, math.inf, 4.04, 0.02, 0.01, 0)
+    assert [math.log2(lr) + 7 for lr in _beyond(curve, flat, noise=0.02)] == pytest.approx(added)
 
 
 def test_divergence_is_a_bound_and_the_ladder_looks_half_way(tunable: Corpus, tmp_path: Path) -> None:
