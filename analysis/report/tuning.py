@@ -53,8 +53,14 @@ def tuning_figures(ladder: Ladder) -> list[Figure]:
     made = []
     if ladder.lr is not None:
         inside = [cell for cell in ladder.cells if cell.status == "interior"]
-        values = [np.array([getattr(cell, name) for cell in inside]) for name in ("N", "D", "log2_lr", "se")]
-        made.append(_rule_figure("lr", "peak learning rate", "plain", ladder.lr, *values))
+        N, D, B, log2_lr, se = (
+            np.array([getattr(cell, name) for cell in inside]) for name in ("N", "D", "batch", "log2_lr", "se")
+        )
+        title, exponent = "peak learning rate", ladder.lr.exponent("B")
+        if exponent:  # every optimum is shown where it would be at one batch
+            title += f" at a batch of {count(ladder.lr.centre_B)}"
+            log2_lr = log2_lr - exponent * np.log2(B / ladder.lr.centre_B)
+        made.append(_rule_figure("lr", title, "plain", ladder.lr, N, D, log2_lr, se))
     if ladder.batch is not None:
         values = [np.array([getattr(b, name) for b in ladder.batches]) for name in ("N", "D", "log2_batch", "se")]
         made.append(_rule_figure("batch", "batch, tokens", "count", ladder.batch, *values))

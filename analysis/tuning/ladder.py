@@ -37,15 +37,15 @@ class Ladder:
     batch: PowerLaw | None  # None: batches were not compared, or no best one is bracketed
     notes: tuple[str, ...]
 
-    def excess(self, N: float, D: float, lr: float) -> float:
+    def excess(self, N: float, D: float, lr: float, batch: float | None = None) -> float:
         """Expected excess loss in nats of training (N, D) at `lr`: parabola's curvature times the square of what it is off.
 
         The rule's own error is part of what it is off. The curvature is that of the nearest bracketed rung, in log N and log D.
         """
         if self.lr is None:
             return math.nan
-        off = math.log2(lr / self.lr.value(N, D))
-        return self.curvature(N, D) * (off**2 + self.lr.se_octaves(N, D) ** 2)
+        off = math.log2(lr / self.lr.value(N, D, batch))
+        return self.curvature(N, D) * (off**2 + self.lr.se_octaves(N, D, batch) ** 2)
 
     def curvature(self, N: float, D: float) -> float:
         """Nats per octave² of the bracketed rung nearest in log N and log D."""
@@ -54,7 +54,11 @@ class Ladder:
 
 
 def climb(table: LadderTable) -> Ladder:
-    """Fits the ladder: optima, then the rule. Rungs that are not bracketed are shown and not used."""
+    """Fits the ladder: optima, then the rule. Rungs that are not bracketed are shown and not used.
+
+    Where batches were compared, the learning rate's rule goes through the optima of all of them and has an exponent of B: the
+    best batches of two rungs may differ by more than their learning rates do.
+    """
     optima = find_optima(table)
     batches, cells, notes = [], [], []
     for n, d in sorted({(each.N, each.D) for each in optima.found}):
@@ -64,10 +68,10 @@ def climb(table: LadderTable) -> Ladder:
         elif (best := best_batch(mine)) is not None:
             batches.append(best)
             cells.append(best.lr_optimum)
-        else:  # the best batch tried, so that learning rates are still of one batch of which something is known
+        else:
             cells.append(min(mine, key=lambda each: each.loss))
             notes.append(f"N {n:,.0f} D {d:,.0f}: its best batch is not bracketed")
-    inside = [cell for cell in cells if cell.status == "interior"]
+    inside = [each for each in optima.found if each.status == "interior"]
     notes += [
         f"N {cell.N:,.0f} D {cell.D:,.0f}: its best learning rate is not bracketed ({cell.status}); left out of the rule"
         for cell in cells
@@ -77,8 +81,9 @@ def climb(table: LadderTable) -> Ladder:
         return Ladder(
             optima, tuple(cells), tuple(batches), None, None, (*notes, "no rung is bracketed: there is no rule")
         )
-    N, D, log2_lr, se = (_column(inside, name) for name in ("N", "D", "log2_lr", "se"))
-    lr = fit_power_law(N, D, log2_lr, se, optima.correlation)
+    N, D, B, log2_lr, se = (_column(inside, name) for name in ("N", "D", "batch", "log2_lr", "se"))
+    compared = len(set(B.tolist())) > 1
+    lr = fit_power_law(N, D, log2_lr, se, optima.correlation, ("N", "D", "B"), B if compared else None)
     rungs = len({cell.N for cell in inside})
     if rungs < FEWEST_RUNGS:
         notes.append(f"{rungs} bracketed rungs: a rule should have {FEWEST_RUNGS}")

@@ -1,4 +1,4 @@
-"""A power law through optima: lr(N, D) = c · N^-x · D^y and B(D) = b · D^z, the forms of the Step Law (arXiv 2503.04715).
+"""A power law through optima: lr(N, D, B) = c · N^-x · D^y · B^w and B(D) = b · D^z: the Step Law's forms (arXiv 2503.04715), and B's own share.
 
 Shape suffixes: K optima, P parameters (the value at the centre, then the exponents that were fitted).
 """
@@ -15,16 +15,20 @@ from pydantic import BaseModel, ConfigDict
 from .local_parabola import Array
 
 Bools = NDArray[np.bool_]
-Exponent = Literal["N", "D"]
+Exponent = Literal["N", "D", "B"]  # parameters without embeddings, training tokens, tokens of a batch
 
 
 class PowerLaw(BaseModel):
-    """value = 2^log2_at_centre · (N / centre_N)^n · (D / centre_D)^d; an exponent that was not fitted is 0 and not in `fitted`."""
+    """value = 2^log2_at_centre · (N / centre_N)^n · (D / centre_D)^d · (B / centre_B)^b.
+
+    An exponent that was not fitted is 0 and not in `fitted`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     centre_N: float
     centre_D: float
+    centre_B: float = 1.0
     log2_at_centre: float
     fitted: tuple[Exponent, ...]
     exponents: tuple[float, ...]  # of those fitted, in their order
@@ -47,21 +51,21 @@ class PowerLaw(BaseModel):
 
     @property
     def coefficient(self) -> float:
-        """c of c · N^n · D^d."""
-        octaves = self.exponent("N") * math.log2(self.centre_N) + self.exponent("D") * math.log2(self.centre_D)
-        return float(2 ** (self.log2_at_centre - octaves))
+        """c of c · N^n · D^d · B^b."""
+        return self.value(1.0, 1.0, 1.0)
 
-    def value(self, N: float, D: float) -> float:
-        return float(2 ** (self.log2_at_centre + sum(map(float.__mul__, self.exponents, self._places(N, D)))))
+    def value(self, N: float, D: float, B: float | None = None) -> float:
+        """At a batch of centre_B where no B is given."""
+        return float(2 ** (self.log2_at_centre + sum(map(float.__mul__, self.exponents, self._places(N, D, B)))))
 
-    def se_octaves(self, N: float, D: float) -> float:
+    def se_octaves(self, N: float, D: float, B: float | None = None) -> float:
         """Standard error of log2 of the value."""
-        gradient = np.array([1.0, *self._places(N, D)])
+        gradient = np.array([1.0, *self._places(N, D, B)])
         return float(np.sqrt(gradient @ np.array(self.covariance) @ gradient))
 
-    def _places(self, N: float, D: float) -> list[float]:
-        places = {"N": math.log2(N / self.centre_N), "D": math.log2(D / self.centre_D)}
-        return [places[name] for name in self.fitted]
+    def _places(self, N: float, D: float, B: float | None) -> list[float]:
+        ratios = {"N": N / self.centre_N, "D": D / self.centre_D, "B": 1.0 if B is None else B / self.centre_B}
+        return [math.log2(ratios[name]) for name in self.fitted]
 
 
 def fit_power_law(
@@ -71,6 +75,7 @@ def fit_power_law(
     se: Array,
     correlation: float = 0.0,
     exponents: tuple[Exponent, ...] = ("N", "D"),
+    B: Array | None = None,
 ) -> PowerLaw:
     """Generalised least squares in logarithms.
 
@@ -79,24 +84,26 @@ def fit_power_law(
         D: (K,) training tokens.
         log2_value: (K,) log2 of each optimum.
         se: (K,) its standard error in octaves.
-        correlation: of the errors of two optima at one N, whose runs share trunks.
-        exponents: those wanted; one is left out where the optima have too few distinct values (three of N, two of D) or
-            no degree of freedom would be left.
+        correlation: of the errors of two optima at one N and B, whose runs share trunks.
+        exponents: those wanted; one is left out where the optima have too few distinct values (three of N, two of D or B)
+            or no degree of freedom would be left.
+        B: (K,) batches in tokens; None where all are of one.
 
     Raises:
         ValueError: there is no optimum.
     """
     if not len(N):
         raise ValueError("a power law needs an optimum")
-    enough = {"N": len(np.unique(N)) >= 3, "D": len(np.unique(D)) >= 2}
+    B = np.ones(len(N)) if B is None else B
+    enough = {"N": len(np.unique(N)) >= 3, "D": len(np.unique(D)) >= 2, "B": len(np.unique(B)) >= 2}
     wanted = tuple(name for name in exponents if enough[name])
     while len(wanted) + 1 > max(1, len(N) - 1):
         wanted = wanted[:-1]
-    logs = {"N": np.log2(N), "D": np.log2(D)}
+    logs = {"N": np.log2(N), "D": np.log2(D), "B": np.log2(B)}
     design_KP = np.stack([np.ones(len(N)), *(logs[name] - logs[name].mean() for name in wanted)], axis=1)
     if np.linalg.matrix_rank(design_KP) < design_KP.shape[1]:  # D in proportion to N: no telling which it is
         wanted, design_KP = wanted[:1], design_KP[:, :2]
-    error_KK = np.outer(se, se) * np.where(N[:, None] == N, correlation, 0.0)
+    error_KK = np.outer(se, se) * np.where((N[:, None] == N) & (B[:, None] == B), correlation, 0.0)
     np.fill_diagonal(error_KK, se**2)
     estimate_P, covariance_PP, chi2 = _solve(design_KP, log2_value, error_KK)
     dof = len(N) - design_KP.shape[1]
@@ -104,6 +111,7 @@ def fit_power_law(
     return PowerLaw(
         centre_N=float(2 ** logs["N"].mean()),
         centre_D=float(2 ** logs["D"].mean()),
+        centre_B=float(2 ** logs["B"].mean()),
         log2_at_centre=float(estimate_P[0]),
         fitted=wanted,
         exponents=tuple(estimate_P[1:].tolist()),

@@ -59,7 +59,7 @@ class RuleFile(_Frozen):
     @property
     def digest(self) -> str:
         """Names what the rule says, whatever it was fitted from."""
-        said = self.model_dump_json(include={"lr", "batch", "batch_tokens"})
+        said = self.model_dump_json(include={"lr", "batch", "batch_tokens"}, exclude_defaults=True)
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
@@ -72,7 +72,7 @@ def rule_file(
     rungs = []
     for cell in ladder.cells:
         inside = cell.status == "interior"
-        off = math.log2(ladder.lr.value(cell.N, cell.D)) - cell.log2_lr
+        off = math.log2(ladder.lr.value(cell.N, cell.D, cell.batch)) - cell.log2_lr
         rungs.append(
             RungEntry(
                 N=cell.N,
@@ -146,18 +146,19 @@ def check_rule(rule: RuleFile, path: Path, train: Mapping[str, Any]) -> None:
 def tuned_settings(rule: RuleFile, model: ModelConfig, tokens: Sequence[int]) -> tuple[float, int]:
     """Learning rate and batch (tokens) of a row: the runs of one model at each D of `tokens`, which share a trunk.
 
-    The rule is taken at the geometric mean of the D. Where batches were compared, the batch is the nearest power of two
-    of contexts, and the learning rate follows it as its square root does (Malladi et al. 2022, arXiv 2205.10287).
+    The rule is taken at the geometric mean of the D. Where the best batch is known, the row's is the nearest power of two
+    of contexts, and the learning rate is the rule's at that batch; a rule without an exponent of B follows its square root
+    (Malladi et al. 2022, arXiv 2205.10287).
     """
     d, n = math.exp(sum(map(math.log, tokens)) / len(tokens)), model.n_non_embedding
     if rule.batch is None:
-        return rule.lr.value(n, d), rule.batch_tokens
+        return rule.lr.value(n, d, rule.batch_tokens), rule.batch_tokens
     best = rule.batch.value(n, d)
     batch = model.context * 2 ** max(0, round(math.log2(best / model.context)))
-    return rule.lr.value(n, d) * math.sqrt(batch / best), batch
+    return rule.lr.value(n, d, batch) * (1.0 if "B" in rule.lr.fitted else math.sqrt(batch / best)), batch
 
 
 def worst_excess(rule: RuleFile, model: ModelConfig, tokens: Sequence[int]) -> float:
     """Nats that the shared learning rate of a row is expected to cost at the D where it costs most, the rule's error included."""
-    ladder, lr = climb(LadderTable.of(rule.runs)), tuned_settings(rule, model, tokens)[0]
-    return max(ladder.excess(model.n_non_embedding, d, lr) for d in tokens)
+    ladder, (lr, batch) = climb(LadderTable.of(rule.runs)), tuned_settings(rule, model, tokens)
+    return max(ladder.excess(model.n_non_embedding, d, lr, batch) for d in tokens)

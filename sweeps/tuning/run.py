@@ -228,7 +228,7 @@ def ladder_table(ladder: Ladder) -> Table:
     )
     for cell in ladder.cells:
         inside = cell.status == "interior"
-        rule = ladder.lr.value(cell.N, cell.D) if ladder.lr else None
+        rule = ladder.lr.value(cell.N, cell.D, cell.batch) if ladder.lr else None
         off = math.log2(rule) - cell.log2_lr if rule else math.nan
         table.add_row(
             short(cell.N),
@@ -257,9 +257,8 @@ def rule_lines(rule: RuleFile) -> list[str]:
         return f"{name} = {law.coefficient:.3g}{terms}   ({freedom}{left_out})"
 
     lines = [said("lr", rule.lr), *([said("batch", rule.batch)] if rule.batch else [])]
-    lines.append(
-        f"noise of one run {rule.noise:.4f} nats; N without embeddings, D in tokens, lr at batch {rule.batch_tokens:,}"
-    )
+    batch = "B in tokens of a batch" if "B" in rule.lr.fitted else f"lr at batch {rule.batch_tokens:,}"
+    lines.append(f"noise of one run {rule.noise:.4f} nats; N without embeddings, D in tokens, {batch}")
     return lines
 
 

@@ -202,8 +202,8 @@ def test_batches_are_compared_each_at_its_own_learning_rate() -> None:
     assert ladder.batch is not None and ladder.lr is not None
     assert ladder.batch.exponent("D") == pytest.approx(0.5, abs=1e-3)
     assert ladder.batch.value(1e5, 1e6) == pytest.approx(2048, rel=1e-3)
-    assert ladder.lr.value(1e5, 1e6) == pytest.approx(C, rel=1e-3)
-    assert ladder.lr.exponent("D") == pytest.approx(Y + 0.25, abs=1e-3)  # along the best batch
+    assert ladder.lr.value(1e5, 1e6, 2048) == pytest.approx(C, rel=1e-3)
+    assert ladder.lr.fitted == ("N", "D", "B") and ladder.lr.exponents == pytest.approx((-X, Y, 0.5), abs=1e-3)
 
 
 def test_a_batch_at_an_edge_gives_no_batch_rule() -> None:
