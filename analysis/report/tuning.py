@@ -172,7 +172,7 @@ def rungs_table(ladder: Ladder) -> Table:
     rows: list[tuple[CellText, ...]] = []
     for cell in ladder.cells:
         inside = cell.status == "interior"
-        rule = ladder.lr.value(cell.N, cell.D) if ladder.lr else float("nan")
+        rule = ladder.lr.value(cell.N, cell.D, cell.batch) if ladder.lr else float("nan")
         off = float(np.log2(rule)) - cell.log2_lr
         texts = (
             count(cell.N),

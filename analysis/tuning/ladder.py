@@ -60,7 +60,7 @@ def climb(table: LadderTable) -> Ladder:
     best batches of two rungs may differ by more than their learning rates do.
     """
     optima = find_optima(table)
-    batches, cells, notes = [], [], []
+    batches, cells, notes, open_batches = [], [], [], []
     for n, d in sorted({(each.N, each.D) for each in optima.found}):
         mine = [each for each in optima.found if (n, d) == (each.N, each.D)]
         if len(mine) == 1:
@@ -70,7 +70,9 @@ def climb(table: LadderTable) -> Ladder:
             cells.append(best.lr_optimum)
         else:
             cells.append(min(mine, key=lambda each: each.loss))
-            notes.append(f"N {n:,.0f} D {d:,.0f}: its best batch is not bracketed")
+            open_batches.append(f"N {n:,.0f} D {d:,.0f}")
+    if open_batches:
+        notes.append(f"the best batch is not bracketed at {', '.join(open_batches)}")
     inside = [each for each in optima.found if each.status == "interior"]
     notes += [
         f"N {cell.N:,.0f} D {cell.D:,.0f}: its best learning rate is not bracketed ({cell.status}); left out of the rule"

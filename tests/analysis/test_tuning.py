@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 from sixnd.analysis.report.interactive import interactive
-from sixnd.analysis.report.tuning import tuning_figures
+from sixnd.analysis.report.tuning import rungs_table, tuning_figures
 from sixnd.analysis.tuning import local_parabola
 from sixnd.analysis.tuning.ladder import Ladder, climb
 from sixnd.analysis.tuning.local_parabola import LocalParabola
@@ -204,6 +204,9 @@ def test_batches_are_compared_each_at_its_own_learning_rate() -> None:
     assert ladder.batch.value(1e5, 1e6) == pytest.approx(2048, rel=1e-3)
     assert ladder.lr.value(1e5, 1e6, 2048) == pytest.approx(C, rel=1e-3)
     assert ladder.lr.fitted == ("N", "D", "B") and ladder.lr.exponents == pytest.approx((-X, Y, 0.5), abs=1e-3)
+    assert {row[-1][0] for row in rungs_table(ladder).rows} == {"0.0000"}, "the rule at each rung's own batch"
+    lrs = next(figure for figure in tuning_figures(ladder) if figure.id == "rule-lr")
+    assert "at a batch of 2.0k" in lrs.title
 
 
 def test_a_batch_at_an_edge_gives_no_batch_rule() -> None:
