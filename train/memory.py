@@ -9,9 +9,7 @@ from ..models.config import ModelConfig
 
 CPU_MICRO_TOKENS = 2048  # activations of one micro-batch stay in the cache of one core
 CUDA_MICRO_TOKENS = 65_536
-CUDA_ACTIVATION_BYTES = (
-    8_000_000_000  # of a micro-batch: work enough for any GPU, and no more than one of 24 GB has room for
-)
+CUDA_ACTIVATION_BYTES = 8_000_000_000  # of a micro-batch: enough to keep any GPU busy, and one of 24 GB has room
 
 # fp32 weights, their gradients, AdamW's two moments, and the bf16 copies that autocast keeps of the weights.
 TRAINING_BYTES_PER_PARAMETER = 4 + 4 + 8 + 2
@@ -51,7 +49,8 @@ def activation_bytes(model: ModelConfig, micro_tokens: int, device: str) -> int:
 def training_bytes(model: ModelConfig, batch_tokens: int, device: str, n_models: int = 1) -> int:
     """Peak memory of one run with its process, on "cpu" (resident) or "cuda" (of the GPU), or of a stack of `n_models`.
 
-    The runs of a stack share the tokens of a micro-batch. On a GPU activations count twice: the captured step keeps its own memory, and evaluation takes as much beside it.
+    The runs of a stack share the tokens of a micro-batch. On a GPU activations count twice: the captured step keeps its
+    own memory, and evaluation takes as much beside it.
     """
     activations = activation_bytes(model, micro_batch_tokens(model, batch_tokens, device), device)
     state = TRAINING_BYTES_PER_PARAMETER * model.n_total * n_models

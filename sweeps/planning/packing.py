@@ -46,9 +46,9 @@ def packing(
 def taking_turns(device: Probed, share: float | None = None) -> Probed:
     """The device with as many slots as run at the speed that one alone has: programs that share a GPU take turns on it.
 
-    `share` is what each has of a GPU on a cluster; None where they share those of this machine.
+    `share` is what each has of a GPU on a cluster, 0 where they have none; None where they share those of this machine.
     """
     if device.kind == "cpu":
         return device
-    slots = min(device.slots, device.gpus) if share is None else int(device.slots * min(1.0, share))
+    slots = min(device.slots, device.gpus) if share is None else int(device.slots * min(1.0, share or 1.0))
     return device.model_copy(update={"slots": max(1, slots)})

@@ -124,7 +124,7 @@ def test_programs_that_share_a_gpu_take_turns() -> None:
     """The hours count as many slots as GPUs; on a cluster, each run's share of one."""
     eight = probed("cuda", 80, 8).model_copy(update={"gpus": 2})
     assert taking_turns(eight).slots == 2
-    assert [taking_turns(eight, share).slots for share in (1.0, 0.25, 0.1)] == [8, 2, 1]
+    assert [taking_turns(eight, share).slots for share in (0.0, 1.0, 0.25, 0.1)] == [8, 8, 2, 1]
     assert taking_turns(eight.model_copy(update={"slots": 1})).slots == 1
     assert taking_turns(probed("cpu", 24, 8)).slots == 8
 
