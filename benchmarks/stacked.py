@@ -31,7 +31,7 @@ from sixnd.train.peak import gemm_peak, mfu
 from sixnd.train.schedule import Schedule
 from sixnd.train.settings import OptimizerSettings, beta2_for
 from sixnd.train.spec import RunSpec
-from sixnd.train.stacked import StackedStep, stacked_rows
+from sixnd.train.stacked import StackedStep
 from torch import Tensor
 
 VOCABULARY, CONTEXT = 1024, 256
@@ -112,7 +112,7 @@ def stack_of(specs: Sequence[RunSpec], stream: ResidentStream, device: torch.dev
     stack.initialize_each([spec.seed for spec in specs])
     if compiled:
         compile_model(stack, print)
-    rows = stacked_rows(spec.model, n_models, spec.batch_tokens, device)
+    rows = micro_batch_rows(spec.model, spec.batch_tokens, device, n_models)
     peak_lr = torch.tensor([spec.optimizer.lr for spec in specs], dtype=torch.float64, device=device)
     graphed = GraphedStep(StackedStep(stack, specs, rows), peak_lr)
     return lambda n: graphed(stream.batch(n * spec.batch_tokens, spec.batch_tokens), 1.0)[0]

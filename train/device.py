@@ -37,9 +37,10 @@ def device_name(device: torch.device) -> str:
     return cpu_name()
 
 
-def micro_batch_rows(model: ModelConfig, batch_tokens: int, device: torch.device) -> int:
-    """Rows of one micro-batch: the largest divisor of the batch's rows that fits the device."""
-    return micro_batch_tokens(model, batch_tokens, "cuda" if device.type == "cuda" else "cpu") // model.context
+def micro_batch_rows(model: ModelConfig, batch_tokens: int, device: torch.device, n_models: int = 1) -> int:
+    """Rows of one micro-batch, of each model of a stack; see `micro_batch_tokens`."""
+    kind = "cuda" if device.type == "cuda" else "cpu"
+    return micro_batch_tokens(model, batch_tokens, kind, n_models) // model.context
 
 
 def release_memory() -> None:

@@ -26,10 +26,10 @@ def most_micro_tokens(model: ModelConfig, device: str) -> int:
     return min(CUDA_MICRO_TOKENS, CUDA_ACTIVATION_BYTES // activation_bytes(model, 1, device))
 
 
-def micro_batch_tokens(model: ModelConfig, batch_tokens: int, device: str) -> int:
-    """Tokens of one micro-batch: the largest divisor of the batch's rows that is not too many; at least one row."""
+def micro_batch_tokens(model: ModelConfig, batch_tokens: int, device: str, n_models: int = 1) -> int:
+    """Tokens of one micro-batch of each of `n_models` stacked: the largest divisor of its rows with which all fit, at least one row."""
     rows = batch_tokens // model.context
-    most = max(1, most_micro_tokens(model, device) // model.context)
+    most = max(1, most_micro_tokens(model, device) // (n_models * model.context))
     return model.context * max(n for n in range(1, min(rows, most) + 1) if rows % n == 0)
 
 
@@ -49,10 +49,10 @@ def activation_bytes(model: ModelConfig, micro_tokens: int, device: str) -> int:
 def training_bytes(model: ModelConfig, batch_tokens: int, device: str, n_models: int = 1) -> int:
     """Peak memory of one run with its process, on "cpu" (resident) or "cuda" (of the GPU), or of a stack of `n_models`.
 
-    The runs of a stack share the tokens of a micro-batch. On a GPU activations count twice: the captured step keeps its
-    own memory, and evaluation takes as much beside it.
+    On a GPU activations count twice: the captured step keeps its own memory, and evaluation takes as much beside it.
     """
-    activations = activation_bytes(model, micro_batch_tokens(model, batch_tokens, device), device)
+    micro_tokens = n_models * micro_batch_tokens(model, batch_tokens, device, n_models)
+    activations = activation_bytes(model, micro_tokens, device)
     state = TRAINING_BYTES_PER_PARAMETER * model.n_total * n_models
     return PROCESS_BYTES[device] + state + activations * (2 if device == "cuda" else 1)
 

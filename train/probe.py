@@ -209,8 +209,8 @@ def _answer(helper: subprocess.Popen[str]) -> list[float]:
     line = helper.stdout.readline()
     if not line:
         raise RuntimeError(f"timing the models failed with exit code {helper.wait()}")
-    speeds: list[float] = json.loads(line)
-    return speeds
+    measured: list[float] = json.loads(line)
+    return measured
 
 
 def _keep_busy() -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.config import ModelConfig
 from ..models.stack import StackedTransformer
 from ..models.transformer import Transformer
 from .checkpoint import Checkpoints
@@ -29,7 +28,6 @@ from .documents import save_document_losses
 from .evaluate import HeldOutLoss, HeldOutWindows, evaluate
 from .graph import GraphedStep, open_streams
 from .loop import CHECKPOINT_SECONDS, DTYPES, LOG_EVERY, Stopped, check_fits, learning_rate, never
-from .memory import most_micro_tokens
 from .progress import Listener, Progress, StepClock, TqdmListener
 from .record import CurvePoint, RunRecord
 from .result import diverged_in_words, record_of
@@ -85,13 +83,6 @@ class StackedStep:
             (objective_M.sum() / len(micro_batches)).backward()
             total_M += loss_M / len(micro_batches)
         return torch.stack((total_M, self.optimizer.step(total_M, lr_M)))
-
-
-def stacked_rows(model: ModelConfig, n_models: int, batch_tokens: int, device: torch.device) -> int:
-    """Windows of each model in one micro-batch: the largest divisor of its batch with which all of them fit the device."""
-    windows = batch_tokens // model.context
-    most = most_micro_tokens(model, "cuda" if device.type == "cuda" else "cpu") // (n_models * model.context)
-    return max(n for n in range(1, windows + 1) if windows % n == 0 and n <= max(1, most))
 
 
 class StackWatch:
@@ -201,7 +192,7 @@ def train_stacked(
     device, n_models = pick_device(), len(specs)
     stack = StackedTransformer(spec.model, n_models).to(device)
     stack.initialize_each([spec.seed for spec in specs])
-    step = StackedStep(stack, specs, stacked_rows(spec.model, n_models, spec.batch_tokens, device))
+    step = StackedStep(stack, specs, micro_batch_rows(spec.model, spec.batch_tokens, device, n_models))
     state = StackState(stack, step.optimizer, StackWatch(specs), curves=[{} for _ in specs])
     kept = Checkpoints(checkpoints, Stack(tuple(specs))) if checkpoints else None
     if kept:

@@ -130,7 +130,7 @@ class Tuning:
         plan, seconds = self.design.plan(rates), self.seconds(rates)
         slots, compiled = 1, False
         if seconds:
-            device = self.probe({run.model for run in plan.runs}, self.design.sweep.train.batch_tokens)
+            device = self.device()
             slots, compiled = device.slots, device.compiled
         return LadderCost(
             self.design, plan, self.grid.trained_flops, forecast(plan, seconds, slots, compiled), len(seconds)
@@ -138,19 +138,20 @@ class Tuning:
 
     def packing(self) -> Packing:
         """How its runs share a GPU: those of a rung are of one shape, whatever their learning rates."""
-        sweep, tuning, models = self.design.sweep, self.design.tuning, set(self.design.models)
-        device = self.probe(models, sweep.train.batch_tokens)
+        sweep, tuning = self.design.sweep, self.design.tuning
         alike = len(tuning.lr_factors) * len(tuning.seeds)
-        return packing(device, models, sweep.train.batch_tokens, sweep.workers, alike)
+        return packing(self.device(), self.design.models, sweep.train.batch_tokens, sweep.workers, alike)
 
     def seconds(self, rates: Rates) -> dict[str, float]:
         """Expected seconds of each run that is not finished, at the speed of the sweep's own batch."""
         done, plan = frozenset(self.records()), self.design.plan(rates)
         if done.issuperset(run.key for run in plan.runs):
             return {}
-        models = {run.model for run in plan.runs}
-        device = self.probe(models, self.design.sweep.train.batch_tokens)
-        return plan.seconds(speeds_of(models, device.speeds), done)
+        return plan.seconds(speeds_of(self.design.models, self.device().speeds), done)
+
+    def device(self) -> Probed:
+        """What trains the ladder, its models probed at the sweep's own batch."""
+        return self.probe(set(self.design.models), self.design.sweep.train.batch_tokens)
 
     def records(self) -> dict[str, Any]:
         """The finished rows of the ladder's ledger, by key."""

@@ -13,13 +13,14 @@ from sixnd.models.transformer import Transformer
 from sixnd.train import loop
 from sixnd.train.batches import BatchStream
 from sixnd.train.corpus.store import Corpus
+from sixnd.train.device import micro_batch_rows
 from sixnd.train.divergence import Diverged
 from sixnd.train.graph import HostStream
 from sixnd.train.loop import train, train_step
 from sixnd.train.optimizer import build_optimizer
 from sixnd.train.progress import Progress
 from sixnd.train.spec import RunSpec
-from sixnd.train.stacked import StackedStep, StackError, StackWatch, stacked_rows, train_stacked
+from sixnd.train.stacked import StackedStep, StackError, StackWatch, train_stacked
 
 STEPS = 50
 
@@ -104,7 +105,7 @@ def test_losses_and_norms_of_a_step_are_those_of_each_run(specs: list[RunSpec], 
 
 def test_rows_of_a_stack_share_the_micro_batch(monkeypatch: pytest.MonkeyPatch, specs: list[RunSpec]) -> None:
     monkeypatch.setattr("sixnd.train.memory.CPU_MICRO_TOKENS", 4 * 16 * 3)
-    assert [stacked_rows(specs[0].model, n, 64, torch.device("cpu")) for n in (4, 1, 99)] == [2, 4, 1]
+    assert [micro_batch_rows(specs[0].model, 64, torch.device("cpu"), n) for n in (4, 1, 99)] == [2, 4, 1]
 
 
 def test_a_lost_member_stays_as_it_is(specs: list[RunSpec], corpus: Corpus) -> None:
