@@ -9,7 +9,7 @@ Shape suffixes: N tokens, P tokens of a piece, D d_model, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,11 +24,25 @@ def piece_tokens(x_ND: Tensor, vocabulary: int) -> int:
     return max(FEWEST_TOKENS, (CUDA_LOGITS if x_ND.is_cuda else CPU_LOGITS) // vocabulary)
 
 
+class Piece(NamedTuple):
+    """Of a piece of the tokens: sums over them, and the objective's gradients, the last one without the targets' own rows."""
+
+    loss: Tensor
+    squares: Tensor  # of the logsumexp
+    x_pull_PD: Tensor
+    gain_pull_D: Tensor
+    weight_pull_VD: Tensor
+    y_PD: Tensor  # what the logits are products of, fp32
+
+
 def piece_of_cross_entropy(
     x_PD: Tensor, gain_D: Tensor, eps: float, low_VD: Tensor, targets_P: Tensor, z_loss: float, n_tokens: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Of a piece of `n_tokens`: sums of losses and of squared logsumexps, and the objective's gradients, (P, D), (D) and (V, D)."""
-    target_P1, token_V = targets_P.unsqueeze(1), torch.arange(len(low_VD), device=x_PD.device)
+) -> Piece:
+    """Of a piece of `n_tokens`.
+
+    d objective / d logit = (softmax · (1 + 2 z_loss logsumexp) - [is the target]) / n_tokens. Only the softmax goes through
+    products: the target's part is one row of the table, gathered here and scattered by `NormedCrossEntropy`.
+    """
     x_fp32_PD = x_PD.float()
     scale_P1 = torch.rsqrt(x_fp32_PD.square().mean(-1, keepdim=True) + eps)
     unit_PD = x_fp32_PD * scale_P1
@@ -37,20 +51,24 @@ def piece_of_cross_entropy(
     largest_P1 = logits_PV.amax(1, keepdim=True)
     odds_PV = (logits_PV - largest_P1).exp()  # serves loss and gradient: exponentials are what costs most here
     total_P1 = odds_PV.sum(1, keepdim=True)
+    softmax_PV = (odds_PV / total_P1).to(x_PD.dtype)
     logsumexp_P1 = largest_P1 + total_P1.log()
-    loss = (logsumexp_P1 - logits_PV.gather(1, target_P1)).sum()
-    # d objective / d logit = softmax · (1 + 2 z_loss logsumexp) - [is the target], over the tokens
-    share_P1 = (1 + 2 * z_loss * logsumexp_P1) / (total_P1 * n_tokens)
-    pull_PV = (odds_PV * share_P1 - (token_V == target_P1).float() / n_tokens).to(x_PD.dtype)
-    y_pull_PD = (pull_PV @ low_VD).float()
+    y_fp32_PD, target_PD = y_PD.float(), low_VD[targets_P].float()
+    loss = (logsumexp_P1 - (y_fp32_PD * target_PD).sum(1, keepdim=True)).sum()
+    share_P1 = (1 + 2 * z_loss * logsumexp_P1) / n_tokens
+    y_pull_PD = (softmax_PV @ low_VD).float() * share_P1 - target_PD / n_tokens
     # Through the norm: what is left of the pull across the unit vector, for its length changes nothing.
     unit_pull_PD = y_pull_PD * gain_D
     x_pull_PD = scale_P1 * (unit_pull_PD - unit_PD * (unit_pull_PD * unit_PD).mean(-1, keepdim=True))
-    gain_pull_D, weight_pull_VD = (y_pull_PD * unit_PD).sum(0), (pull_PV.t() @ y_PD).float()
-    return loss, logsumexp_P1.square().sum(), x_pull_PD.to(x_PD.dtype), gain_pull_D, weight_pull_VD
-
-
-Piece = Callable[[Tensor, Tensor, float, Tensor, Tensor, float, int], tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]
+    weight_pull_VD = (softmax_PV.t() @ (y_fp32_PD * share_P1).to(x_PD.dtype)).float()
+    return Piece(
+        loss,
+        logsumexp_P1.square().sum(),
+        x_pull_PD.to(x_PD.dtype),
+        (y_pull_PD * unit_PD).sum(0),
+        weight_pull_VD,
+        y_fp32_PD,
+    )
 
 
 class NormedCrossEntropy(torch.autograd.Function):
@@ -72,15 +90,18 @@ class NormedCrossEntropy(torch.autograd.Function):
         weight_VD: Tensor,
         targets_N: Tensor,
         z_loss: float,
-        piece: Piece,
+        piece: Callable[..., Piece],
     ) -> tuple[Tensor, Tensor]:
         n_tokens, low_VD = len(x_ND), weight_VD.to(x_ND.dtype)
         rows = piece_tokens(x_ND, len(weight_VD))
         pairs = zip(x_ND.split(rows), targets_N.split(rows), strict=True)
         pieces = [piece(x_PD, gain_D, eps, low_VD, targets_P, z_loss, n_tokens) for x_PD, targets_P in pairs]
-        losses, squares, x_gradients, gain_gradients, weight_gradients = zip(*pieces, strict=True)
+        losses, squares, x_pulls, gain_pulls, weight_pulls, ys = zip(*pieces, strict=True)
         loss = sum(losses) / n_tokens
-        ctx.save_for_backward(torch.cat(x_gradients), sum(gain_gradients), sum(weight_gradients))
+        # As in an embedding's gradient: each token's y is taken off the row of its target.
+        rows_VD = torch.ops.aten.embedding_dense_backward(torch.cat(ys), targets_N, len(weight_VD), -1, False)
+        weight_pull_VD = sum(weight_pulls).sub_(rows_VD, alpha=1 / n_tokens)
+        ctx.save_for_backward(torch.cat(x_pulls), sum(gain_pulls), weight_pull_VD)
         ctx.mark_non_differentiable(loss)
         return loss + z_loss * sum(squares) / n_tokens, loss
 

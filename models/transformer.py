@@ -113,7 +113,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         gate_BTF, up_BTF = self.gate_up(x_BTD).chunk(2, dim=-1)
-        y_BTD: Tensor = self.down(F.silu(gate_BTF) * up_BTF)
+        y_BTD: Tensor = self.down(gate_BTF * gate_BTF.sigmoid() * up_BTF)  # F.silu's gradient takes two exponentials
         return y_BTD
 
 

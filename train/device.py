@@ -65,6 +65,7 @@ def compile_model(model: Transformer, say: Callable[[str], None]) -> bool:
     torch._dynamo.config.recompile_limit = 256
     torch._dynamo.config.accumulated_recompile_limit = 4096
     torch._dynamo.config.fail_on_recompile_limit_hit = True
+    torch._inductor.config.size_asserts = False  # 2 % of a small model's step; what is compiled has one shape
     if model.embedding.device.type == "cpu":
         # A C++ file for all kernels of a graph, not one for each: a third less to compile, and less Python in a step.
         torch._inductor.config.cpp_wrapper = True
