@@ -158,3 +158,13 @@ def test_a_gpus_micro_batch_leaves_room() -> None:
     assert 1024 <= micro < 65_536 and 65_536 % micro == 0
     assert activation_bytes(large, micro, "cuda") <= CUDA_ACTIVATION_BYTES < activation_bytes(large, 2 * micro, "cuda")
     assert training_bytes(large, 65_536, "cuda") < 30e9
+
+
+def test_every_shape_that_no_model_has_is_one_line() -> None:
+    spec = sweep(shapes=[[2, 33], [2, 32], [1, 528]], tokens=["1M"])
+    with pytest.raises(SpecError) as error:
+        cells_of(spec, VOCAB)
+    assert str(error.value).splitlines() == [
+        "t: shapes: [2, 33]: d_model = 33 is not a multiple of head_dim = 16",
+        "t: shapes: [1, 528]: d_model = 528 is not a multiple of head_dim = 64",
+    ]
