@@ -88,6 +88,11 @@ def validate(model: type[Model], document: dict[str, Any], source: str, tables: 
         raise SpecError("\n".join(said)) from None
 
 
+def said(problem: ErrorDetails) -> str:
+    """What is wrong, without pydantic's prefix."""
+    return problem["msg"].removeprefix("Value error, ")
+
+
 def _line(
     problem: ErrorDetails, document: dict[str, Any], model: type[BaseModel], tables: Mapping[str, type[BaseModel]]
 ) -> tuple[str, str]:
@@ -99,7 +104,7 @@ def _line(
         if inside and (isinstance(place, dict) or int(part) < len(place)):
             place = place[part]
             key.append(str(part))
-    message = problem["msg"].removeprefix("Value error, ")
+    message = said(problem)
     if problem["type"] == "missing":
         return ".".join([*key, str(problem["loc"][-1])]), "required"
     if problem["type"] == "extra_forbidden":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from math import sqrt
 
 from pydantic import ValidationError
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from ...models.config import ModelConfig
 from ...models.ladder import SMALLEST, shape_for
 from ..spec import IsoFlop, SpecError, SweepSpec
+from ..toml import said
 
 FLOPS_PER_PARAMETER_AND_TOKEN = 6
 LEAST_STEPS = 100  # fewer are mostly warm-up and cooldown
@@ -47,13 +48,16 @@ def cells_of(sweep: SweepSpec, vocab_size: int) -> Cells:
             cells = dict(sorted(cells.items(), key=lambda cell: cell[0].n_total))
         else:
             shapes = sweep.shapes or [shape_for(n) for n in sweep.params]
-            problems += [*_misshapen(sweep, shapes, vocab_size)]
-            for shape in shapes if not problems else ():
-                model = _model(sweep, shape, vocab_size)
+            for shape in shapes:
+                try:
+                    model = _model(sweep, shape, vocab_size)
+                except ValidationError as error:  # such as a width that its heads do not divide
+                    problems += [f"{sweep.name}: shapes: {list(shape)}: {said(why)}" for why in error.errors()]
+                    continue
                 wanted = [float(tokens) for tokens in sweep.tokens]
                 wanted += [ratio * model.n_total for ratio in sweep.tokens_per_parameter]
                 cells[model] = {_whole(tokens, settings.batch_tokens) for tokens in wanted}
-            if not problems and len(cells) < len(shapes):
+            if len(set(shapes)) < len(shapes):
                 problems.append(
                     f"{sweep.name}: params: two values fall on one shape ({shapes}); give them further apart"
                 )
@@ -125,16 +129,6 @@ def _whole(tokens: float, batch_tokens: int) -> int:
 def _model(sweep: SweepSpec, shape: tuple[int, int], vocab_size: int) -> ModelConfig:
     model = ModelConfig.from_shape(*shape, vocab_size, sweep.train.context)
     return model.model_copy(update={"qk_norm": sweep.train.qk_norm})
-
-
-def _misshapen(sweep: SweepSpec, shapes: Iterable[tuple[int, int]], vocab_size: int) -> Iterator[str]:
-    """A line for each shape that no model has, such as a width that heads do not divide."""
-    for shape in shapes:
-        try:
-            _model(sweep, shape, vocab_size)
-        except ValidationError as error:
-            why = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
-            yield f"{sweep.name}: shapes: [{shape[0]}, {shape[1]}]: {why}"
 
 
 def _around(curve: IsoFlop, flops: float, vocab_size: int) -> list[tuple[int, int]]:
