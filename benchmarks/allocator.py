@@ -47,7 +47,7 @@ def measure() -> int:
     import torch
     from sixnd.models.config import ModelConfig
     from sixnd.models.transformer import Transformer
-    from sixnd.train.device import compile_model
+    from sixnd.train.device import compile_model, native_precision
     from sixnd.train.loop import train_step
     from sixnd.train.optimizer import build_optimizer
     from sixnd.train.schedule import Schedule
@@ -66,6 +66,7 @@ def measure() -> int:
             batch_tokens=2048,
             optimizer=settings,
             schedule=Schedule(warmup_tokens=0),
+            precision=native_precision(torch.device("cpu")),
         )
         model = Transformer(config)
         model.initialize(0)

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import torch
 from sixnd.sweeps.planning.plan import make_plan
+from sixnd.sweeps.precision import in_precision
 from sixnd.sweeps.spec import load_sweep
 from sixnd.train.corpus.build import build_corpus
+from sixnd.train.device import native_precision, pick_device
 from sixnd.train.loop import train
 from sixnd.train.settings import peak_lr
 
@@ -26,7 +28,7 @@ TOLERANCE = 0.02
 def main() -> int:
     torch.set_num_threads(1)
     overrides = (f"shapes={SHAPES}", 'tokens=["0.5M","2M"]')
-    sweep = load_sweep("demo", overrides)
+    sweep = in_precision(load_sweep("demo", overrides), native_precision(pick_device()))
     plan = make_plan(sweep, build_corpus(sweep.corpus))
     print(f"{'N no emb.':>9} {'peak lr':>8}  " + "  ".join(f"D = {run.tokens:,}" for run in plan.trunks[0].runs))
     beaten: list[str] = []

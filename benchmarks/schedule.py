@@ -20,6 +20,7 @@ import torch
 from sixnd.models.config import ModelConfig
 from sixnd.sweeps.spec import load_sweep
 from sixnd.train.corpus.build import build_corpus
+from sixnd.train.device import native_precision, pick_device
 from sixnd.train.loop import train
 from sixnd.train.schedule import Cosine, Schedule
 from sixnd.train.settings import OptimizerSettings, beta2_for
@@ -73,6 +74,7 @@ def _loss(corpus: str, model: ModelConfig, tokens: int, name: str, lr: float, ch
         batch_tokens=BATCH,
         optimizer=OptimizerSettings(name=optimizer, lr=lr, beta2=beta2_for(BATCH)),
         schedule=schedule,
+        precision=native_precision(pick_device()),
     )
     record = train(spec, checkpoints=checkpoints, listener=lambda _: None, say=lambda _: None)
     return float("inf") if record.test_loss is None else record.test_loss

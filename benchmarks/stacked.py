@@ -93,7 +93,7 @@ def one_model(spec: RunSpec, stream: ResidentStream, row: int, device: torch.dev
     model = Transformer(spec.model).to(device)
     model.initialize(spec.seed)
     optimizer = build_optimizer(model, spec.optimizer)
-    rows = micro_batch_rows(spec.model, spec.batch_tokens, device)
+    rows = micro_batch_rows(spec.model, spec.batch_tokens, device, spec.precision)
 
     def eager(windows: Tensor, lr: float | Tensor) -> Tensor:
         return train_step(model, optimizer, windows, lr, spec, rows)[0]
@@ -112,7 +112,7 @@ def stack_of(specs: Sequence[RunSpec], stream: ResidentStream, device: torch.dev
     stack.initialize_each([spec.seed for spec in specs])
     if compiled:
         compile_model(stack, print)
-    rows = micro_batch_rows(spec.model, spec.batch_tokens, device, n_models)
+    rows = micro_batch_rows(spec.model, spec.batch_tokens, device, spec.precision, n_models)
     peak_lr = torch.tensor([spec.optimizer.lr for spec in specs], dtype=torch.float64, device=device)
     graphed = GraphedStep(StackedStep(stack, specs, rows), peak_lr)
     return lambda n: graphed(stream.batch(n * spec.batch_tokens, spec.batch_tokens), 1.0)[0]

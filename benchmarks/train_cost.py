@@ -28,7 +28,7 @@ from sixnd.models.transformer import Transformer
 from sixnd.sweeps.spec import load_corpus
 from sixnd.train.corpus.build import build_corpus, open_corpus
 from sixnd.train.curve import curve_steps
-from sixnd.train.device import compile_model
+from sixnd.train.device import compile_model, native_precision
 from sixnd.train.evaluate import HeldOutWindows, evaluate
 from sixnd.train.loop import train_step
 from sixnd.train.machine import cpu_name, worker_environment
@@ -61,6 +61,7 @@ def serve(layers: str, width: str, corpus: str) -> None:
         batch_tokens=BATCH,
         optimizer=OptimizerSettings(lr=1e-3, beta2=0.999),
         schedule=Schedule(warmup_tokens=0),
+        precision=native_precision(torch.device("cpu")),
     )
     model = Transformer(spec.model)
     model.initialize(0)

@@ -23,9 +23,11 @@ from pathlib import Path
 
 import torch
 from sixnd.sweeps.planning.plan import Plan, make_plan
+from sixnd.sweeps.precision import in_precision
 from sixnd.sweeps.spec import SweepSpec, load_sweep
 from sixnd.train.corpus.build import build_corpus
 from sixnd.train.corpus.store import Corpus
+from sixnd.train.device import native_precision, pick_device
 from sixnd.train.loop import train
 from sixnd.train.machine import worker_environment
 
@@ -45,7 +47,7 @@ def main() -> int:
     if not worker_environment().items() <= os.environ.items():  # the allocator reads it when a process starts
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | worker_environment())
     torch.set_num_threads(1)
-    demo = load_sweep("demo", ("train.context=128",))
+    demo = in_precision(load_sweep("demo", ("train.context=128",)), native_precision(pick_device()))
     corpus = build_corpus(demo.corpus)
     sweeps = [_sweep(demo, list(TOKENS), seed) for seed in seeds]
     print(f"{SHAPE[0]} layers, width {SHAPE[1]}, seeds {seeds}; test loss in nats/token", flush=True)

@@ -20,7 +20,7 @@ from ..train.corpus.spec import CorpusSpec
 from ..train.corpus.store import Corpus
 from ..train.machine import has_compiler, usable_cores
 from ..train.memory import training_bytes
-from ..train.speed import Probed, probed, speeds_of
+from ..train.speed import Probed, device_facts, probed, speeds_of
 from .conclusion import conclude
 from .driver import elapsed, refuse_other_settings, run_sweep
 from .executors.interface import Executor, Places
@@ -32,6 +32,7 @@ from .planning.plan import Plan, make_plan
 from .planning.shrink import Purse, shrink
 from .planning.table import Costed, left_out, plan_document, plan_lines, plan_table, worth_lines
 from .planning.worth import Guess, Worth, guess_of, worth_of
+from .precision import emulated, with_precision
 from .show import aloud, where_is
 from .spec import SpecError, SweepSpec, load_sweep, parse_budget
 from .tuning.run import LadderCost, Tuning, rule_of
@@ -112,6 +113,7 @@ def prepare(
         sweep = sweep.model_copy(update={"budget": parse_budget(budget)})
     guess = guess_of(None, noise) if fit is None else in_own_process(guess_of, fit, noise)
     folder, root = out or Path("sweeps-out") / sweep.name, corpora_root(corpora)
+    sweep = with_precision(sweep, folder)
     corpus = built_corpus(sweep.corpus, root) or open_corpus(in_own_process(_build, sweep.corpus, root, say))
     grid = make_plan(sweep, corpus, rule=rule_of(sweep, folder))
     past = _Past.of(folder, sweep)
@@ -122,6 +124,8 @@ def prepare(
         pack = Packing(sweep.workers or usable_cores())
         return Session(sweep, corpus, grid, plan, folder, root, past.finished, costed, "", guess, pack, say)
     device, speeds = _speeds(sweep, grid, past, say)
+    if warning := emulated(grid.precision, device.precision, device.device):
+        say(warning)
     if past.chosen is None and (sweep.budget.hours or sweep.budget.flops):
         purse = Purse(sweep.budget, speeds, device.slots, device.compiled)
         plan = grid.only(in_own_process(shrink, sweep.name, grid, purse, guess))
@@ -130,7 +134,8 @@ def prepare(
     expected = forecast(plan, seconds, device.slots, device.compiled)
     costed = Costed(plan, seconds, expected, device.kind, corpus.manifest.test.documents)
     seeds = len(sweep.seeds)
-    pack = packing(device, {run.model for run in plan.runs}, sweep.train.batch_tokens, sweep.workers, alike=seeds)
+    models, batch_tokens = {run.model for run in plan.runs}, sweep.train.batch_tokens
+    pack = packing(device, models, batch_tokens, plan.precision, sweep.workers, alike=seeds)
     return Session(sweep, corpus, grid, plan, folder, root, past.finished, costed, device.device, guess, pack, say)
 
 
@@ -175,7 +180,7 @@ def _speeds(
     """The device, and tokens/s of each model: from the sweep's own runs on it where there are any, else from the probe."""
     models, batch_tokens = {run.model for run in grid.runs}, sweep.train.batch_tokens
     if past.tokens_per_s:
-        device = _device(sweep, set(), batch_tokens, say)
+        device = _turns(sweep, device_facts(sweep.workers))
         by_shape = {(model.n_layers, model.d_model): model for model in models}
         measured = {
             by_shape[n_layers, d_model]: speed
@@ -184,20 +189,19 @@ def _speeds(
         }
         if measured:
             return device, speeds_of(models, measured)
-    device = _device(sweep, models, batch_tokens, say)
+    device = _turns(sweep, probed(models, batch_tokens, grid.precision, sweep.workers, say))
     return device, speeds_of(models, device.speeds)
 
 
-def _device(sweep: SweepSpec, models: set[ModelConfig], batch_tokens: int, say: Callable[[str], None]) -> Probed:
+def _turns(sweep: SweepSpec, device: Probed) -> Probed:
     """What trains the sweep, with the slots that forecasts count."""
-    device = probed(models, batch_tokens, sweep.workers, say)
     return taking_turns(device, sweep.ray.gpus_per_run if sweep.executor == "ray" else None)
 
 
 def refuse_too_large(sweep: SweepSpec, plan: Plan, device: Probed) -> None:
     """Raises SpecError, a line for each model that does not fit the device, or where those that run at once do not."""
     models = {run.model for run in plan.runs}
-    needs = {model: training_bytes(model, sweep.train.batch_tokens, device.kind) for model in models}
+    needs = {model: training_bytes(model, sweep.train.batch_tokens, device.kind, plan.precision) for model in models}
     problems = [
         f"{sweep.name}: {'isoflop' if sweep.isoflop else 'shapes or params'}: N = {model.n_total:,} needs {need / 1e9:.1f} GB,"
         f" and {device.device} has {device.memory_bytes / 1e9:.1f} GB"
@@ -284,7 +288,9 @@ def tuning_of(session: Session) -> Tuning:
     """
     sweep = session.sweep
 
-    def probe(models: set[ModelConfig], batch_tokens: int) -> Probed:
-        return _device(sweep, models, batch_tokens, session.say)
+    grid = make_plan(sweep, session.corpus)
 
-    return Tuning.of(sweep, make_plan(sweep, session.corpus), session.corpus, session.out, session.corpora, probe)
+    def probe(models: set[ModelConfig], batch_tokens: int) -> Probed:
+        return _turns(sweep, probed(models, batch_tokens, grid.precision, sweep.workers, session.say))
+
+    return Tuning.of(sweep, grid, session.corpus, session.out, session.corpora, probe)

@@ -88,7 +88,9 @@ class TrainSettings(BaseModel):
     clip_norm: float = Field(default=1.0, gt=0)
     z_loss: float = Field(default=1e-5, ge=0)
     qk_norm: bool = False
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        default="auto", description="auto: bf16 where the device multiplies in it, else fp32"
+    )
 
     @model_validator(mode="after")
     def _cosine_has_no_cooldown(self) -> Self:

@@ -69,6 +69,7 @@ def run_spec(corpus: Corpus) -> RunSpec:
         batch_tokens=BATCH,
         optimizer=OptimizerSettings(lr=0.01, beta2=0.99),
         schedule=Schedule(warmup_tokens=2 * BATCH),
+        precision="bf16",
     )
 
 

@@ -14,6 +14,7 @@ from ..models.config import ModelConfig
 from ..models.transformer import Transformer
 from .machine import compiler_version, cpu_name, has_compiler, usable_cores
 from .memory import micro_batch_tokens
+from .settings import Precision
 
 SURE_COMPILER = 12  # this version of g++ and of clang++ knows every instruction set that torch generates code for
 
@@ -37,10 +38,22 @@ def device_name(device: torch.device) -> str:
     return cpu_name()
 
 
-def micro_batch_rows(model: ModelConfig, batch_tokens: int, device: torch.device, n_models: int = 1) -> int:
+def native_precision(device: torch.device) -> Precision:
+    """bf16 where the device has instructions for products in it: GPUs from compute capability 8.0 on, x86 with AVX512-BF16 or AMX.
+
+    Elsewhere fp32, for emulated products take 30 to 90 times as long (LOG.md); also on ARM, where nothing was measured.
+    """
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def micro_batch_rows(
+    model: ModelConfig, batch_tokens: int, device: torch.device, precision: Precision, n_models: int = 1
+) -> int:
     """Rows of one micro-batch, of each model of a stack; see `micro_batch_tokens`."""
     kind = "cuda" if device.type == "cuda" else "cpu"
-    return micro_batch_tokens(model, batch_tokens, kind, n_models) // model.context
+    return micro_batch_tokens(model, batch_tokens, kind, precision, n_models) // model.context
 
 
 def release_memory() -> None:

@@ -117,7 +117,7 @@ def train(
     try:
         with TqdmListener(f"N {spec.model.n_total:,}") if listener is None else nullcontext(listener) as heard:
             run_steps(spec, corpus, state, heard, clock, kept, checkpoint_seconds, stop, ranks)
-        rows = micro_batch_rows(spec.model, spec.batch_tokens, device)
+        rows = micro_batch_rows(spec.model, spec.batch_tokens, device, spec.precision)
         # On every rank: the others would only wait for the first.
         windows = HeldOutWindows.of(corpus, spec.model.context, spec.held_out)
         test_loss = evaluate(model, corpus, windows, rows, DTYPES[spec.precision])
@@ -181,7 +181,7 @@ def run_steps(
     """
     device = state.model.embedding.device
     stream = open_streams(corpus.train, spec.model.context, [spec.seed], device)
-    rows = micro_batch_rows(spec.model, spec.batch_tokens // ranks.world, device)
+    rows = micro_batch_rows(spec.model, spec.batch_tokens // ranks.world, device, spec.precision)
     step = open_step(spec, state, rows, ranks)
     sample = HeldOutWindows.of(corpus, spec.model.context, spec.held_out).sample()
     points = curve_steps(spec.n_steps, spec.batch_tokens)

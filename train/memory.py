@@ -6,54 +6,61 @@ d = width, f = width of the MLP, h = heads, T = context, V = vocabulary; all in 
 from __future__ import annotations
 
 from ..models.config import ModelConfig
+from .settings import Precision
 
 CPU_MICRO_TOKENS = 2048  # activations of one micro-batch stay in the cache of one core
 CUDA_MICRO_TOKENS = 65_536
 CUDA_ACTIVATION_BYTES = 8_000_000_000  # of a micro-batch: enough to keep any GPU busy, and one of 24 GB has room
 
-# fp32 weights, their gradients, AdamW's two moments, and the bf16 copies that autocast keeps of the weights.
-TRAINING_BYTES_PER_PARAMETER = 4 + 4 + 8 + 2
+ELEMENT_BYTES = {"bf16": 2, "fp32": 4}  # of an activation
+STATE_BYTES_PER_PARAMETER = {
+    "bf16": 18,
+    "fp32": 16,
+}  # weights, gradients, AdamW's two moments; in bf16 a copy of the weights
 CHECKPOINT_BYTES_PER_PARAMETER = 12  # fp32 weights and two moments
 CHECKPOINT_OVERHEAD = 100_000  # names, schedule, curve, zip headers
 # Python, torch and its libraries: 330 MB resident in a worker that has trained nothing; on a GPU the CUDA context and kernels.
 PROCESS_BYTES = {"cpu": 330_000_000, "cuda": 600_000_000}
 
 
-def most_micro_tokens(model: ModelConfig, device: str) -> int:
+def most_micro_tokens(model: ModelConfig, device: str, precision: Precision) -> int:
     """The most tokens that one micro-batch of a model, or of a stack of it, should have on "cpu" or "cuda"."""
     if device == "cpu":
         return CPU_MICRO_TOKENS
-    return min(CUDA_MICRO_TOKENS, CUDA_ACTIVATION_BYTES // activation_bytes(model, 1, device))
+    return min(CUDA_MICRO_TOKENS, CUDA_ACTIVATION_BYTES // activation_bytes(model, 1, device, precision))
 
 
-def micro_batch_tokens(model: ModelConfig, batch_tokens: int, device: str, n_models: int = 1) -> int:
+def micro_batch_tokens(
+    model: ModelConfig, batch_tokens: int, device: str, precision: Precision, n_models: int = 1
+) -> int:
     """Tokens of one micro-batch of each of `n_models` stacked: the largest divisor of its rows with which all fit, at least one row."""
     rows = batch_tokens // model.context
-    most = max(1, most_micro_tokens(model, device) // (n_models * model.context))
+    most = max(1, most_micro_tokens(model, device, precision) // (n_models * model.context))
     return model.context * max(n for n in range(1, min(rows, most) + 1) if rows % n == 0)
 
 
-def activation_bytes(model: ModelConfig, micro_tokens: int, device: str) -> int:
+def activation_bytes(model: ModelConfig, micro_tokens: int, device: str, precision: Precision) -> int:
     """Kept for the backward pass of one micro-batch.
 
-    A block keeps, in 2 bytes, its two normalised inputs and two residuals (4d), query, key and value before and after
+    A block keeps, in the precision's bytes, its two normalised inputs and two residuals (4d), query, key and value before and after
     RoPE (5d), the attention's output and projection (2d), gate, up and their product (3f), and, on a CPU, the causal half
     of its attention probabilities (h·T/2) twice, before and after their cast; FlashAttention (Dao et al. 2022, arXiv
-    2205.14135) keeps none. The head keeps logits and their gradient in fp32 and once in 2 bytes (10 V).
+    2205.14135) keeps none. The head keeps logits and their gradient in fp32, and in bf16 once in 2 bytes (10 V).
     """
     probabilities = model.n_heads * model.context if device == "cpu" else 0
-    block = 2 * (11 * model.d_model + 3 * model.d_ff + probabilities)
-    return micro_tokens * (model.n_layers * block + 10 * model.vocab_size)
+    block = ELEMENT_BYTES[precision] * (11 * model.d_model + 3 * model.d_ff + probabilities)
+    head = {"bf16": 10, "fp32": 8}[precision] * model.vocab_size
+    return micro_tokens * (model.n_layers * block + head)
 
 
-def training_bytes(model: ModelConfig, batch_tokens: int, device: str, n_models: int = 1) -> int:
+def training_bytes(model: ModelConfig, batch_tokens: int, device: str, precision: Precision, n_models: int = 1) -> int:
     """Peak memory of one run with its process, on "cpu" (resident) or "cuda" (of the GPU), or of a stack of `n_models`.
 
     On a GPU activations count twice: the captured step keeps its own memory, and evaluation takes as much beside it.
     """
-    micro_tokens = n_models * micro_batch_tokens(model, batch_tokens, device, n_models)
-    activations = activation_bytes(model, micro_tokens, device)
-    state = TRAINING_BYTES_PER_PARAMETER * model.n_total * n_models
+    micro_tokens = n_models * micro_batch_tokens(model, batch_tokens, device, precision, n_models)
+    activations = activation_bytes(model, micro_tokens, device, precision)
+    state = STATE_BYTES_PER_PARAMETER[precision] * model.n_total * n_models
     return PROCESS_BYTES[device] + state + activations * (2 if device == "cuda" else 1)
 
 

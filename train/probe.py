@@ -22,16 +22,24 @@ import torch
 from ..models.config import ModelConfig
 from ..models.transformer import Transformer
 from .checkpoint import TrainState
-from .device import compile_model, device_name, micro_batch_rows, pick_device, release_memory, usual_slots
+from .device import (
+    compile_model,
+    device_name,
+    micro_batch_rows,
+    native_precision,
+    pick_device,
+    release_memory,
+    usual_slots,
+)
 from .divergence import LossWatch
 from .graph import WARM_STEPS
-from .loop import open_step
+from .loop import DTYPES, open_step
 from .machine import has_compiler, usable_cores, worker_environment
 from .memory import training_bytes
 from .optimizer import build_optimizer
 from .ranks import ALONE
 from .schedule import Schedule
-from .settings import OptimizerSettings
+from .settings import OptimizerSettings, Precision
 from .spec import RunSpec
 from .speed import Probed, ProbeRequest
 
@@ -65,12 +73,19 @@ class Trial:
     tokens: int
 
     @classmethod
-    def of(cls, config: ModelConfig, batch_tokens: int, device: torch.device, compiled: bool) -> Trial:
-        rows = micro_batch_rows(config, batch_tokens, device)
+    def of(cls, config: ModelConfig, request: ProbeRequest, device: torch.device, compiled: bool) -> Trial:
+        rows = micro_batch_rows(config, request.batch_tokens, device, request.precision)
         tokens = rows * config.context
         optimizer, schedule = OptimizerSettings(lr=1e-3, beta2=0.99), Schedule(warmup_tokens=0)
         spec = RunSpec(
-            corpus="", model=config, tokens=tokens, seed=0, batch_tokens=tokens, optimizer=optimizer, schedule=schedule
+            corpus="",
+            model=config,
+            tokens=tokens,
+            seed=0,
+            batch_tokens=tokens,
+            optimizer=optimizer,
+            schedule=schedule,
+            precision=request.precision,
         )
         model = Transformer(config).to(device)
         model.initialize(spec.seed)
@@ -109,6 +124,7 @@ def probe(request: ProbeRequest) -> Probed:
         memory_bytes=memory,
         slots=slots,
         gpus=torch.cuda.device_count() if device.type == "cuda" else 0,
+        precision=native_precision(device),
         compiled=compiled,
         models=request.models,
         tokens_per_s=speeds(request, device, slots, compiled) if request.models else (),
@@ -120,7 +136,7 @@ def spread(request: ProbeRequest, device: torch.device, memory_bytes: int) -> tu
 
     def timed(model: ModelConfig) -> bool:
         if device.type == "cuda":
-            return training_bytes(model, request.batch_tokens, "cuda") <= SHARE_OF_GPU * memory_bytes
+            return training_bytes(model, request.batch_tokens, "cuda", request.precision) <= SHARE_OF_GPU * memory_bytes
         return model.n_total <= LARGEST_ON_CPU
 
     small = [model for model in request.models if timed(model)] or request.models[:1]
@@ -131,8 +147,8 @@ def spread(request: ProbeRequest, device: torch.device, memory_bytes: int) -> tu
 def speeds(request: ProbeRequest, device: torch.device, slots: int, compiled: bool) -> tuple[float, ...]:
     """Eager ones, measured by another process on another core where there is one, and what compilation adds to them."""
     others = 0 if device.type == "cuda" else min(slots, usable_cores()) - 1
-    helpers = [_start("--time", request.model_dump_json() + "\n")] if others else []
-    helpers += [_start("--companion") for _ in range(others - compiled)]
+    helpers = [_start("--time", request)] if others else []
+    helpers += [_start("--companion", request) for _ in range(others - compiled)]
     try:
         trials = trials_of_compilation(request, device) if compiled else []
         eager = _answer(helpers[0]) if helpers else eager_speeds(request, device)
@@ -151,15 +167,15 @@ def eager_speeds(request: ProbeRequest, device: torch.device) -> list[float]:
     groups = [(model,) for model in request.models] if device.type == "cuda" else [request.models]
     measured = []
     for group in groups:
-        measured += _eager_speeds_of(group, request.batch_tokens, request.seconds / len(groups), device)
+        measured += _eager_speeds_of(group, request, request.seconds / len(groups), device)
         release_memory()
     return measured
 
 
 def _eager_speeds_of(
-    models: Sequence[ModelConfig], batch_tokens: int, seconds: float, device: torch.device
+    models: Sequence[ModelConfig], request: ProbeRequest, seconds: float, device: torch.device
 ) -> list[float]:
-    trials = [Trial.of(model, batch_tokens, device, compiled=False) for model in models]
+    trials = [Trial.of(model, request, device, compiled=False) for model in models]
     took = _timed(trials, seconds)
     return [trial.tokens / median(times) for trial, times in zip(trials, took, strict=True)]
 
@@ -168,7 +184,7 @@ def trials_of_compilation(request: ProbeRequest, device: torch.device) -> list[T
     """DEPTH blocks of the middle width and one block, compiled; then the same two, eager."""
     middle = request.models[len(request.models) // 2]
     models = [middle.model_copy(update={"n_layers": depth}) for depth in (DEPTH, 1)]
-    return [Trial.of(model, request.batch_tokens, device, how) for how in (True, False) for model in models]
+    return [Trial.of(model, request, device, how) for how in (True, False) for model in models]
 
 
 def saved_by_compilation(trials: Sequence[Trial], request: ProbeRequest) -> Saved:
@@ -190,11 +206,11 @@ def _timed(trials: Sequence[Trial], seconds: float) -> list[list[float]]:
     return took
 
 
-def _start(role: str, told: str = "") -> subprocess.Popen[str]:
+def _start(role: str, request: ProbeRequest) -> subprocess.Popen[str]:
     """Another process of this module, in the environment of a worker."""
     command, environment = [sys.executable, "-m", "sixnd.train.probe", role], os.environ | worker_environment()
     started = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    _tell(started, told)
+    _tell(started, request.model_dump_json() + "\n")
     return started
 
 
@@ -213,9 +229,9 @@ def _answer(helper: subprocess.Popen[str]) -> list[float]:
     return measured
 
 
-def _keep_busy() -> None:
+def _keep_busy(precision: Precision) -> None:
     """Multiplies, as a worker would, until the probe that started this is gone."""
-    parent, matrix = os.getppid(), torch.ones(512, 512, dtype=torch.bfloat16)
+    parent, matrix = os.getppid(), torch.ones(512, 512, dtype=DTYPES[precision])
     while os.getppid() == parent:
         for _ in range(20):
             matrix = (matrix @ matrix).clamp(-1, 1)
@@ -230,14 +246,14 @@ def _memory_bytes(device: torch.device) -> int:
 def main(role: str) -> None:
     """A probe, or one of the processes that it starts and kills."""
     torch.set_num_threads(1)
-    if role == "--companion":
-        _keep_busy()
-        return
     request = ProbeRequest.model_validate_json(sys.stdin.readline())
+    if role == "--companion":
+        _keep_busy(request.precision)
+        return
     if role == "--time":
         print(json.dumps(eager_speeds(request, pick_device())), flush=True)
         sys.stdin.readline()  # until then the probe compiles, which a busy core beside it would slow down
-        _keep_busy()
+        _keep_busy(request.precision)
         return
     print(probe(request).model_dump_json())
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Precision = Literal["bf16", "fp32"]  # of activations and products; master weights, logits and losses are fp32 in both
+
 BETA2_HALF_LIFE_TOKENS = 2e6
 MAX_LR = 0.02
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..models.config import ModelConfig
 from .corpus.manifest import HeldOut
 from .schedule import Cosine, Schedule
-from .settings import OptimizerSettings
+from .settings import OptimizerSettings, Precision
 
 
 class RunSpec(BaseModel):
@@ -30,7 +30,7 @@ class RunSpec(BaseModel):
     batch_tokens: int = Field(gt=0, description="tokens a step, a multiple of the context")
     optimizer: OptimizerSettings
     schedule: Schedule | Cosine
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Precision
     # Left out of a dump where it is the default: specs hashed before there was a choice keep their keys.
     held_out: HeldOut = Field(
         default="test",

@@ -20,6 +20,7 @@ from ..models.config import ModelConfig
 from ..models.flops import training_flops
 from .files import atomic_file
 from .machine import cpu_name, has_compiler, usable_cores, worker_environment
+from .settings import Precision
 
 PROBE_S = 5.0  # of timing each shape eagerly, while another process compiles for longer
 FRESH_S = 24 * 3600.0
@@ -37,7 +38,8 @@ class ProbeRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     models: tuple[ModelConfig, ...]
-    batch_tokens: int
+    batch_tokens: int = 1
+    precision: Precision = "fp32"
     seconds: float = PROBE_S
     slots: int | None = None
 
@@ -52,6 +54,7 @@ class Probed(BaseModel):
     memory_bytes: int  # of one GPU, or of the machine, which its slots share
     slots: int
     gpus: int = 0  # of the machine
+    precision: Precision  # in which it multiplies fast
     compiled: bool
     models: tuple[ModelConfig, ...]
     tokens_per_s: tuple[float, ...]
@@ -64,18 +67,29 @@ class Probed(BaseModel):
 def probed(
     models: Collection[ModelConfig],
     batch_tokens: int,
+    precision: Precision,
     slots: int | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Probed:
     """Speeds of a few of the models, spread over log N, measured in a process of its own or within the last day.
 
-    Without models, what the device is, in the two seconds that importing torch takes.
-
     Raises:
         ProbeError: the process failed.
     """
     by_size = sorted(set(models), key=lambda model: (model.n_total, model.d_model))
-    request = ProbeRequest(models=tuple(by_size), batch_tokens=batch_tokens, slots=slots)
+    return _kept(ProbeRequest(models=tuple(by_size), batch_tokens=batch_tokens, precision=precision, slots=slots), say)
+
+
+def device_facts(slots: int | None = None) -> Probed:
+    """What the device is, without speeds: in the two seconds that importing torch takes, or as known for a day.
+
+    Raises:
+        ProbeError: the process failed.
+    """
+    return _kept(ProbeRequest(models=(), slots=slots), lambda _: None)
+
+
+def _kept(request: ProbeRequest, say: Callable[[str], None]) -> Probed:
     path = _cache_file(request)
     try:
         if time.time() - path.stat().st_mtime < FRESH_S:

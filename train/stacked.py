@@ -192,7 +192,7 @@ def train_stacked(
     device, n_models = pick_device(), len(specs)
     stack = StackedTransformer(spec.model, n_models).to(device)
     stack.initialize_each([spec.seed for spec in specs])
-    step = StackedStep(stack, specs, micro_batch_rows(spec.model, spec.batch_tokens, device, n_models))
+    step = StackedStep(stack, specs, micro_batch_rows(spec.model, spec.batch_tokens, device, spec.precision, n_models))
     state = StackState(stack, step.optimizer, StackWatch(specs), curves=[{} for _ in specs])
     kept = Checkpoints(checkpoints, Stack(tuple(specs))) if checkpoints else None
     if kept:
@@ -275,7 +275,7 @@ def evaluate_each(spec: RunSpec, corpus: Corpus, state: StackState, windows: Hel
     device = state.stack.embedding.device
     one = Transformer(spec.model).to(device)
     compile_model(one, lambda _: None)
-    rows = micro_batch_rows(spec.model, spec.batch_tokens, device)
+    rows = micro_batch_rows(spec.model, spec.batch_tokens, device, spec.precision)
     losses = {}
     for m in range(state.stack.n_models):
         if m in state.watch.ended:

@@ -55,15 +55,21 @@ def train(
         Folder of the run; runs/NAME by default.
     """
     from ...train.corpus.build import build_corpus, corpora_root
+    from ...train.device import device_name, native_precision, pick_device
     from ...train.trained import RECORD, read_record
     from ..planning.grid import impossible
     from ..planning.plan import make_plan
+    from ..precision import emulated, in_precision
 
     sweep = single_run(overrides, tokens, params, shape, corpus, lr, seed)
     _become_a_worker()
+    device = pick_device()
+    sweep = in_precision(sweep, native_precision(device))
     root = corpora_root(corpora)
     built = build_corpus(sweep.corpus, root, _say)
     (spec,) = make_plan(sweep, built, impossible).runs
+    if warning := emulated(spec.precision, native_precision(device), device_name(device)):
+        _say(warning)
     folder = out or Path("runs") / run_name(spec)
     _refuse_other_contents(folder, spec)
     console.print(_what(spec), markup=False)

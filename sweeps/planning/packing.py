@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ...models.config import ModelConfig
 from ...train.memory import training_bytes
+from ...train.settings import Precision
 from ...train.speed import Probed
 
 MOST_STACKED = 8  # runs of one shape as one program: what a launch costs is shared by them
@@ -23,7 +24,12 @@ class Packing:
 
 
 def packing(
-    device: Probed, models: Collection[ModelConfig], batch_tokens: int, workers: int | None, alike: int
+    device: Probed,
+    models: Collection[ModelConfig],
+    batch_tokens: int,
+    precision: Precision,
+    workers: int | None,
+    alike: int,
 ) -> Packing:
     """On CPUs a run a slot, unstacked: stacking gains nothing there. On GPUs as many as the largest model leaves room for.
 
@@ -35,7 +41,7 @@ def packing(
         return Packing(device.slots)
     room = int(USABLE * device.memory_bytes)
     needs = {
-        n: max(training_bytes(model, batch_tokens, "cuda", n) for model in models)
+        n: max(training_bytes(model, batch_tokens, "cuda", precision, n) for model in models)
         for n in range(1, min(MOST_STACKED, alike) + 1)
     }
     stacked = max((n for n, need in needs.items() if need <= room), default=1)

@@ -11,7 +11,7 @@ from ...models.flops import six_n, training_flops
 from ...train.corpus.store import Corpus, unique_tokens
 from ...train.curve import CURVE_POSITIONS, curve_steps
 from ...train.schedule import Cosine, Schedule
-from ...train.settings import OptimizerSettings, beta2_for, peak_lr
+from ...train.settings import OptimizerSettings, Precision, beta2_for, peak_lr
 from ...train.spec import RunSpec
 from ..spec import SpecError, SweepSpec
 from ..tuning.rule_file import RuleFile, tuned_settings
@@ -58,6 +58,11 @@ class Plan:
     @property
     def runs(self) -> tuple[RunSpec, ...]:
         return tuple(run for trunk in self.trunks for run in trunk.runs)
+
+    @property
+    def precision(self) -> Precision:
+        """Of all runs."""
+        return self.trunks[0].runs[0].precision
 
     @property
     def trunk_saving(self) -> float:
@@ -108,9 +113,11 @@ def make_plan(
 ) -> Plan:
     """Resolves every `auto`, by the tuned rule where there is one, and refuses by name what cannot or should not be trained.
 
-    `check` says what that is; a run that is no cell of a law asks only for what is `impossible`.
+    `check` says what that is; a run that is no cell of a law asks only for what is `impossible`. What the device decides,
+    `train.precision`, must be settled (see `with_precision`).
 
     Raises:
+        ValueError: the precision is still auto.
         SpecError: rows that fall on one shape, D beyond one epoch, too few steps, too large a batch; one line for each.
     """
     most = unique_tokens(len(corpus.train), sweep.train.context)
@@ -150,6 +157,8 @@ def _row(
     sweep: SweepSpec, corpus: Corpus, model: ModelConfig, seed: int, columns: tuple[int, ...]
 ) -> tuple[RunSpec, ...]:
     settings = sweep.train
+    if settings.precision == "auto":
+        raise ValueError("train.precision is still auto")
     # Too long a warm-up moves the frontier exponent by 0.10 (Porian et al. 2024, arXiv 2406.19146).
     warmup = (
         min(model.n_total, int(WARMUP_SHARE * columns[0]))

@@ -45,7 +45,7 @@ class Costed:
 
     def memory(self, run: RunSpec) -> int:
         """Bytes of the run with its process."""
-        return training_bytes(run.model, run.batch_tokens, self.kind)
+        return training_bytes(run.model, run.batch_tokens, self.kind, run.precision)
 
 
 def plan_table(costed: Costed) -> Table:

@@ -140,7 +140,9 @@ class Tuning:
         """How its runs share a GPU: those of a rung are of one shape, whatever their learning rates."""
         sweep, tuning = self.design.sweep, self.design.tuning
         alike = len(tuning.lr_factors) * len(tuning.seeds)
-        return packing(self.device(), self.design.models, sweep.train.batch_tokens, sweep.workers, alike)
+        return packing(
+            self.device(), self.design.models, sweep.train.batch_tokens, self.grid.precision, sweep.workers, alike
+        )
 
     def seconds(self, rates: Rates) -> dict[str, float]:
         """Expected seconds of each run that is not finished, at the speed of the sweep's own batch."""

@@ -16,7 +16,7 @@ from tests.conftest import tiny_spec
 
 
 def small_sweep() -> SweepSpec:
-    settings = TrainSettings(context=16, batch_tokens=16)
+    settings = TrainSettings(context=16, batch_tokens=16, precision="fp32")
     return SweepSpec(
         name="t",
         corpus=tiny_spec(),

@@ -14,6 +14,7 @@ from sixnd.models.config import ModelConfig
 from sixnd.models.ladder import shape_for
 from sixnd.sweeps.planning.grid import LARGEST_BATCH, cells_of, problems_of
 from sixnd.sweeps.planning.plan import Plan, make_plan
+from sixnd.sweeps.precision import in_precision
 from sixnd.sweeps.spec import SpecError, SweepSpec, load_sweep
 from sixnd.train.corpus.store import Corpus
 from sixnd.train.memory import CUDA_ACTIVATION_BYTES, activation_bytes, micro_batch_tokens, training_bytes
@@ -36,7 +37,7 @@ def sweep(**changes: Any) -> SweepSpec:
 
 def planned(spec: SweepSpec, unique: int = 10**12, vocab_size: int = VOCAB) -> Plan:
     corpus = SimpleNamespace(vocab_size=vocab_size, train=range(unique), test=range(10_000), hash="h")
-    return make_plan(spec, cast(Corpus, corpus))
+    return make_plan(in_precision(spec, "bf16"), cast(Corpus, corpus))
 
 
 def test_a_ratio_is_of_all_parameters() -> None:
@@ -141,23 +142,32 @@ def test_a_plan_of_10000_runs_is_whole() -> None:
 
 def test_memory_is_near_what_a_run_was_measured_at() -> None:
     model = ModelConfig.from_shape(6, 256, 4096, 256)  # a run of 5M parameters on a CPU peaked at 721 MB resident
-    assert training_bytes(model, 2048, "cpu") == pytest.approx(721e6, rel=0.25)
+    assert training_bytes(model, 2048, "cpu", "bf16") == pytest.approx(721e6, rel=0.25)
 
 
 def test_memory_grows_with_the_model_and_the_micro_batch() -> None:
     small, large = (ModelConfig.from_shape(layers, 128, VOCAB, 256) for layers in (2, 8))
-    assert training_bytes(small, 2048, "cpu") < training_bytes(large, 2048, "cpu")
-    assert training_bytes(small, 2048, "cpu") == training_bytes(small, 4096, "cpu"), "a batch is cut into micro-batches"
-    assert micro_batch_tokens(small, 16_384, "cuda") == 16_384 and micro_batch_tokens(small, 16_384, "cpu") == 2048
+    assert training_bytes(small, 2048, "cpu", "bf16") < training_bytes(large, 2048, "cpu", "bf16")
+    assert training_bytes(small, 2048, "cpu", "bf16") == training_bytes(small, 4096, "cpu", "bf16"), (
+        "a batch is cut into micro-batches"
+    )
+    assert (
+        micro_batch_tokens(small, 16_384, "cuda", "bf16") == 16_384
+        and micro_batch_tokens(small, 16_384, "cpu", "bf16") == 2048
+    )
 
 
 def test_a_gpus_micro_batch_leaves_room() -> None:
     """The largest model of cluster-8x8 fits a GPU of 80 GB, whatever its batch; without a limit it would take 100 GB."""
     large = ModelConfig.from_shape(16, 2112, 8192, 1024)
-    micro = micro_batch_tokens(large, 65_536, "cuda")
+    micro = micro_batch_tokens(large, 65_536, "cuda", "bf16")
     assert 1024 <= micro < 65_536 and 65_536 % micro == 0
-    assert activation_bytes(large, micro, "cuda") <= CUDA_ACTIVATION_BYTES < activation_bytes(large, 2 * micro, "cuda")
-    assert training_bytes(large, 65_536, "cuda") < 30e9
+    assert (
+        activation_bytes(large, micro, "cuda", "bf16")
+        <= CUDA_ACTIVATION_BYTES
+        < activation_bytes(large, 2 * micro, "cuda", "bf16")
+    )
+    assert training_bytes(large, 65_536, "cuda", "bf16") < 30e9
 
 
 def test_every_shape_that_no_model_has_is_one_line() -> None:

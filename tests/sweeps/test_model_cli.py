@@ -14,6 +14,7 @@ from sixnd.models.config import ModelConfig
 from sixnd.models.flops import training_flops
 from sixnd.models.ladder import shape_for
 from sixnd.sweeps.cli import main
+from sixnd.train.device import native_precision, pick_device
 from sixnd.train.machine import worker_environment
 
 from tests.conftest import make_documents
@@ -91,7 +92,7 @@ def test_train_leaves_a_run_and_says_what_it_reached(home: Path, run: Path) -> N
         f"{record['test_loss']:.4f}",
         "bits per byte",
         "tokens/s: MFU",
-        "bf16 peak measured",
+        f"{native_precision(pick_device())} peak measured",
         f"runs/{run.name}",
     ):
         assert word in said
@@ -104,6 +105,7 @@ def test_the_settings_are_a_sweeps_own(home: Path, run: Path) -> None:
     """The run of `sixnd train` is the cell of a sweep: the same spec, and so the same key."""
     from sixnd.sweeps.planning.grid import impossible
     from sixnd.sweeps.planning.plan import make_plan
+    from sixnd.sweeps.precision import in_precision
     from sixnd.sweeps.spec import load_sweep
     from sixnd.train.corpus.find import find_corpus
 
@@ -112,7 +114,8 @@ def test_the_settings_are_a_sweeps_own(home: Path, run: Path) -> None:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        (spec,) = make_plan(load_sweep("sweep.toml"), find_corpus("own", home / "corpora"), impossible).runs
+        sweep = in_precision(load_sweep("sweep.toml"), native_precision(pick_device()))
+        (spec,) = make_plan(sweep, find_corpus("own", home / "corpora"), impossible).runs
     assert json.loads((run / "run.json").read_text())["key"] == spec.key
 
 

@@ -20,7 +20,7 @@ from sixnd.train.speed import Probed
 
 from tests.conftest import tiny_spec
 
-SETTINGS = TrainSettings(context=16, batch_tokens=32)
+SETTINGS = TrainSettings(context=16, batch_tokens=32, precision="bf16")
 
 
 def sweep(**changes: object) -> SweepSpec:
@@ -84,7 +84,10 @@ def test_rows_know_their_counts(corpus: Corpus) -> None:
         ({"tokens": [3199, 12_800]}, "D = 3,199 is 99 steps of train.batch_tokens = 32"),
         ({"tokens": [31, 3200]}, "D = 31 is less than one batch of 32"),
         ({"tokens": [], "tokens_per_parameter": [0.01]}, "D = 192 is 6 steps"),
-        ({"train": TrainSettings(context=16, batch_tokens=65)}, "train.batch_tokens = 65 is not a multiple"),
+        (
+            {"train": TrainSettings(context=16, batch_tokens=65, precision="bf16")},
+            "train.batch_tokens = 65 is not a multiple",
+        ),
         ({"shapes": [[1, 33]]}, "shapes: "),
         ({"shapes": [], "params": [10]}, "outside the ladder"),
         ({"shapes": [], "params": [25_000, 25_001]}, "fall on one shape"),
@@ -103,21 +106,21 @@ def test_one_epoch_exactly_is_allowed(corpus: Corpus) -> None:
 
 
 def probed(kind: Literal["cpu", "cuda"], gigabytes: float, slots: int) -> Probed:
-    return Probed(device="made-up", kind=kind, memory_bytes=int(gigabytes * 1e9), slots=slots, compiled=True, models=(), tokens_per_s=())  # fmt: skip
+    return Probed(device="made-up", kind=kind, precision="bf16", memory_bytes=int(gigabytes * 1e9), slots=slots, compiled=True, models=(), tokens_per_s=())  # fmt: skip
 
 
 def test_small_runs_share_a_gpu_as_its_memory_allows() -> None:
     small, large = (ModelConfig.from_shape(layers, width, 1024, 256) for layers, width in ((2, 32), (24, 1024)))
-    assert packing(probed("cpu", 24, 2), {small}, 2048, None, alike=9) == Packing(2, 1)
-    assert packing(probed("cuda", 80, 8), {small}, 2048, None, alike=9) == Packing(32, 8)
-    assert packing(probed("cuda", 80, 8), {small}, 2048, None, alike=2) == Packing(32, 2)
-    assert packing(probed("cuda", 80, 8), {small}, 2048, 8, alike=1) == Packing(8, 1)
-    tight = packing(probed("cuda", 24, 1), {small, large}, 2048, None, alike=9)
+    assert packing(probed("cpu", 24, 2), {small}, 2048, "bf16", None, alike=9) == Packing(2, 1)
+    assert packing(probed("cuda", 80, 8), {small}, 2048, "bf16", None, alike=9) == Packing(32, 8)
+    assert packing(probed("cuda", 80, 8), {small}, 2048, "bf16", None, alike=2) == Packing(32, 2)
+    assert packing(probed("cuda", 80, 8), {small}, 2048, "bf16", 8, alike=1) == Packing(8, 1)
+    tight = packing(probed("cuda", 24, 1), {small, large}, 2048, "bf16", None, alike=9)
     assert 1 < tight.most_stacked < 8 and tight.slots == 1
-    assert training_bytes(large, 2048, "cuda", tight.most_stacked) <= 0.9 * 24e9
-    assert training_bytes(large, 2048, "cuda", tight.most_stacked + 1) > 0.9 * 24e9
-    assert packing(probed("cuda", 24, 1), {small, large}, 2048, None, alike=1).slots > 1
-    assert packing(probed("cuda", 1, 1), {large}, 2048, None, alike=9) == Packing(1, 1)
+    assert training_bytes(large, 2048, "cuda", "bf16", tight.most_stacked) <= 0.9 * 24e9
+    assert training_bytes(large, 2048, "cuda", "bf16", tight.most_stacked + 1) > 0.9 * 24e9
+    assert packing(probed("cuda", 24, 1), {small, large}, 2048, "bf16", None, alike=1).slots > 1
+    assert packing(probed("cuda", 1, 1), {large}, 2048, "bf16", None, alike=9) == Packing(1, 1)
 
 
 def test_programs_that_share_a_gpu_take_turns() -> None:

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 from sixnd.models.config import ModelConfig
 from sixnd.models.flops import training_flops
+from sixnd.sweeps import precision as precisions
 from sixnd.sweeps import session as sessions
 from sixnd.sweeps.ledger.store import FILE, Ledger
 from sixnd.sweeps.planning.plan import planned_row
@@ -20,7 +21,8 @@ from sixnd.sweeps.session import Session, prepare
 from sixnd.sweeps.show import unheard
 from sixnd.sweeps.spec import SpecError
 from sixnd.train import speed
-from sixnd.train.speed import Probed, ProbeError, ProbeRequest, probed
+from sixnd.train.settings import Precision
+from sixnd.train.speed import Probed, ProbeError, ProbeRequest, device_facts, probed
 
 from tests.conftest import make_documents
 
@@ -55,15 +57,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def a_probe(monkeypatch: pytest.MonkeyPatch, flops_per_s: float, memory_bytes: int = 10**12) -> None:
-    def measured(models: set[ModelConfig], _: int, slots: int | None, say: Callable[[str], None]) -> Probed:
-        say(f"{len(models)} models timed")
+    def measured(
+        models: set[ModelConfig], _: int, precision: Precision, slots: int | None, say: Callable[[str], None]
+    ) -> Probed:
+        say(f"{len(models)} models timed in {precision}")
         shapes = tuple(models)
         speeds = tuple(flops_per_s / training_flops(model).total for model in shapes)
         return Probed(
-            device="a chip", kind="cpu", memory_bytes=memory_bytes, slots=slots or 2, compiled=False, models=shapes, tokens_per_s=speeds
+            device="a chip", kind="cpu", precision="fp32", memory_bytes=memory_bytes, slots=slots or 2, compiled=False, models=shapes, tokens_per_s=speeds
         )  # fmt: skip
 
+    def facts(slots: int | None = None) -> Probed:
+        return measured(set(), 1, "fp32", slots, lambda _: None)
+
     monkeypatch.setattr(sessions, "probed", measured)
+    monkeypatch.setattr(sessions, "device_facts", facts)
+    monkeypatch.setattr(precisions, "device_facts", facts)
 
 
 def keys(session: Session) -> set[str]:
@@ -96,14 +105,14 @@ def test_speeds_come_from_the_ledger_where_it_has_any_on_this_device(
     said: list[str] = []
     elsewhere = prepare("own.toml", (), None, None, said.append)
     assert elsewhere.costed.seconds.items() <= before.costed.seconds.items()
-    assert said == ["0 models timed", "4 models timed"]
+    assert said == ["4 models timed in fp32"]
     slow = 1e6 / training_flops(run.model).total  # a hundredth of the probed speed
     with ledger.connection:
         ledger.connection.execute("UPDATE runs SET device = 'a chip', tokens_per_s = ?", (slow,))
     ledger.close()
     said.clear()
     after = prepare("own.toml", (), None, None, said.append)
-    assert said == ["0 models timed"]  # the device's name is all that was asked for
+    assert said == []  # the device's name is all that was asked for
     assert run.key not in after.costed.seconds
     for key, seconds in after.costed.seconds.items():
         assert seconds == pytest.approx(100 * before.costed.seconds[key], rel=1e-6)
@@ -146,15 +155,15 @@ def test_the_probe_answers_for_each_shape_and_is_kept_for_a_day(
     monkeypatch.setattr(speed, "PROBE_S", 0.1)
     models = {ModelConfig.from_shape(1, width, 300, 16) for width in (32, 64)}
     said: list[str] = []
-    first = probed(models, 64, slots=1, say=said.append)
+    first = probed(models, 64, "bf16", slots=1, say=said.append)
     assert len(said) == 1 and "20 seconds" in said[0]
     assert set(first.speeds) == models and min(first.tokens_per_s) > 0
     assert (first.slots, first.kind in ("cpu", "cuda"), first.compiled) == (1, True, False)
-    facts = probed((), 64, slots=1, say=said.append)
+    facts = device_facts(slots=1)
     assert (facts.device, facts.memory_bytes, facts.tokens_per_s) == (first.device, first.memory_bytes, ())
     assert len(said) == 1
     monkeypatch.setattr(speed, "_measure", lambda _: pytest.fail("measured again"))
-    assert probed(models, 64, slots=1, say=said.append) == first and len(said) == 1
+    assert probed(models, 64, "bf16", slots=1, say=said.append) == first and len(said) == 1
 
 
 def test_a_probe_that_fails_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,7 @@ def spec(tokens: int = 4096) -> RunSpec:
         batch_tokens=64,
         optimizer=OptimizerSettings(lr=0.01, beta2=0.99),
         schedule=Schedule(warmup_tokens=128),
+        precision="bf16",
     )
 
 

@@ -43,7 +43,7 @@ def grid(**settings: object) -> SweepSpec:
         "corpus": tiny_spec(),
         "tokens": [6400, 12_800, 25_600, 51_200],
         "shapes": [(2, 32), (2, 48), (2, 64), (2, 96), (4, 96)],
-        "train": TrainSettings(context=16, batch_tokens=64),
+        "train": TrainSettings(context=16, batch_tokens=64, precision="bf16"),
     }
     return SweepSpec.model_validate(fields | settings)
 
@@ -93,7 +93,7 @@ class Scripted:
 def probe(models: set[ModelConfig], _: int) -> Probed:
     """A machine of two cores and a compiler that trains every model at 10,000 tokens a second."""
     speeds = (1e4,) * len(models)
-    return Probed(device="x", kind="cpu", memory_bytes=10**12, slots=2, compiled=True, models=tuple(models), tokens_per_s=speeds)  # fmt: skip
+    return Probed(device="x", kind="cpu", precision="bf16", memory_bytes=10**12, slots=2, compiled=True, models=tuple(models), tokens_per_s=speeds)  # fmt: skip
 
 
 def ladder(sweep: SweepSpec, corpus: Corpus, out: Path) -> Tuning:
@@ -240,7 +240,7 @@ def test_batches_are_tuned_after_learning_rates(tunable: Corpus, tmp_path: Path)
         lr_off = off_from(run) - 0.5 * math.log2(run.batch_tokens / 32)
         return 4.0 + 0.02 * batch_off**2 + CURVATURE * lr_off**2
 
-    settings = TrainSettings(context=16, batch_tokens=32)
+    settings = TrainSettings(context=16, batch_tokens=32, precision="bf16")
     tuning = {"batch_factors": [0.5, 2.0], "max_extensions": 1, "lr_factors": [0.5, 1.0, 2.0, 4.0]}
     sweep = grid(tuning=tuning, train=settings, tokens=[25_600, 51_200, 102_400])
     rule, seen = tune(sweep, tunable, tmp_path, losses)

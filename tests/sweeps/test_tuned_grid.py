@@ -41,7 +41,11 @@ def test_every_error_of_a_tuning_table_is_one_line(tmp_path: Path) -> None:
 
 def test_nothing_to_tune_or_nothing_to_tune_on(tunable: Corpus, corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="no validation side") as error:
-        ladder(grid(train=TrainSettings(context=16, batch_tokens=64, lr=0.01), tokens=[6400]), corpus, tmp_path)
+        ladder(
+            grid(train=TrainSettings(context=16, batch_tokens=64, lr=0.01, precision="bf16"), tokens=[6400]),
+            corpus,
+            tmp_path,
+        )
     assert len(str(error.value).splitlines()) == 2 and 'train.lr = "auto"' in str(error.value)
     with pytest.raises(SpecError, match="outside the ladder"):
         ladder(grid(tuning={"params": ["1k", "30k"]}), tunable, tmp_path)

@@ -190,8 +190,8 @@ def test_micro_batches_do_not_change_the_step(run_spec: RunSpec, corpus: Corpus)
     torch.testing.assert_close(weights[0], weights[1], atol=2e-5, rtol=1e-3)
     torch.testing.assert_close(weights[0], weights[2], atol=2e-5, rtol=1e-3)
     wide = spec.model.model_copy(update={"context": 256})
-    assert micro_batch_rows(wide, 64 * 256, torch.device("cpu")) == 8
-    assert micro_batch_rows(wide, 9 * 256, torch.device("cpu")) == 3
+    assert micro_batch_rows(wide, 64 * 256, torch.device("cpu"), "fp32") == 8
+    assert micro_batch_rows(wide, 9 * 256, torch.device("cpu"), "fp32") == 3
 
 
 def test_evaluation_is_a_full_pass_over_whole_documents(run_spec: RunSpec, corpus: Corpus) -> None:

@@ -14,7 +14,7 @@ from sixnd.train.probe import LARGEST_ON_CPU, MOST_GAIN, MOST_TIMED, Saved, Tria
 from sixnd.train.speed import ProbeRequest
 
 MODELS = tuple(ModelConfig.from_shape(1, width, 300, 16) for width in (32, 48, 64))
-REQUEST = ProbeRequest(models=MODELS, batch_tokens=64, seconds=0.1, slots=1)
+REQUEST = ProbeRequest(models=MODELS, batch_tokens=64, precision="bf16", seconds=0.1, slots=1)
 
 
 def trials_that_take(seconds: tuple[float, ...]) -> list[Trial]:
@@ -50,7 +50,7 @@ def test_few_shapes_are_timed_of_many() -> None:
 
 
 def test_a_step_of_a_trial_trains() -> None:
-    trial = Trial.of(MODELS[0], 64, torch.device("cpu"), compiled=False)
+    trial = Trial.of(MODELS[0], REQUEST, torch.device("cpu"), compiled=False)
     assert trial.tokens == 64 and trial.seconds() > 0
 
 

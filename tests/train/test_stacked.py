@@ -105,7 +105,7 @@ def test_losses_and_norms_of_a_step_are_those_of_each_run(specs: list[RunSpec], 
 
 def test_rows_of_a_stack_share_the_micro_batch(monkeypatch: pytest.MonkeyPatch, specs: list[RunSpec]) -> None:
     monkeypatch.setattr("sixnd.train.memory.CPU_MICRO_TOKENS", 4 * 16 * 3)
-    assert [micro_batch_rows(specs[0].model, 64, torch.device("cpu"), n) for n in (4, 1, 99)] == [2, 4, 1]
+    assert [micro_batch_rows(specs[0].model, 64, torch.device("cpu"), "fp32", n) for n in (4, 1, 99)] == [2, 4, 1]
 
 
 def test_a_lost_member_stays_as_it_is(specs: list[RunSpec], corpus: Corpus) -> None:
