@@ -46,7 +46,7 @@ def test_exact_flops_by_part(
     n_layers: int, d_model: int, vocab: int, qk_norm: bool, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The total of a whole pass, and the parts of the forward one: torch blurs where a backward product belongs."""
-    monkeypatch.setattr(transformer, "CPU_ATTENTION_ROWS", rows)
+    monkeypatch.setattr(transformer, "CPU_ATTENTION_ROWS", {torch.float32: rows})
     config = ModelConfig.from_shape(n_layers, d_model, vocab, CONTEXT).model_copy(update={"qk_norm": qk_norm})
     parts = training_flops(config, CONTEXT // rows)
     assert counted(config, backward=True)["Global"] == pytest.approx(parts.total, rel=1e-12)

@@ -65,14 +65,20 @@ def alive(pid: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def finished(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an undisturbed sweep; no test changes it."""
     out = tmp_path_factory.mktemp("undisturbed")
     os.environ["TORCHDYNAMO_DISABLE"] = "1"
     process = start(corpus, out)
     process.communicate(timeout=120)
     assert process.returncode == 0
     assert not list((out / "checkpoints").glob("*")), "branch points of finished trunks are removed"
-    return rows(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: Path) -> list[dict[str, Any]]:
+    return rows(finished)
 
 
 def test_every_run_is_there_once(undisturbed: list[dict[str, Any]]) -> None:
@@ -172,15 +178,13 @@ def test_a_spent_budget_censors_what_is_left(corpus: Corpus, tmp_path: Path, und
     assert rows(tmp_path) == undisturbed
 
 
-def test_a_finished_sweep_trains_nothing(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_finished_sweep_trains_nothing(corpus: Corpus, finished: Path) -> None:
     plan = make_plan(small_sweep(), corpus)
-    first = start(corpus, tmp_path)
-    first.communicate(timeout=120)
-    before = (tmp_path / FILE).read_bytes()
+    before = (finished / FILE).read_bytes()
     begun = time.monotonic()
-    run_sweep(small_sweep(), plan, tmp_path, corpus.path.parent, partial(LocalExecutor, 2), {})
+    run_sweep(small_sweep(), plan, finished, corpus.path.parent, partial(LocalExecutor, 2), {})
     assert time.monotonic() - begun < 2
-    assert (tmp_path / FILE).read_bytes() == before
+    assert (finished / FILE).read_bytes() == before
 
 
 def test_a_second_driver_is_refused_by_name(corpus: Corpus, tmp_path: Path) -> None:
@@ -204,14 +208,12 @@ def test_a_second_driver_is_refused_by_name(corpus: Corpus, tmp_path: Path) -> N
         process.communicate()
 
 
-def test_other_settings_do_not_join_a_ledger(corpus: Corpus, tmp_path: Path) -> None:
-    first = start(corpus, tmp_path)
-    first.communicate(timeout=120)
-    before = rows(tmp_path)
+def test_other_settings_do_not_join_a_ledger(corpus: Corpus, finished: Path) -> None:
+    before = rows(finished)
     changed = small_sweep().model_copy(update={"train": small_sweep().train.model_copy(update={"lr": 0.001})})
     with pytest.raises(SpecError, match=r"train\.lr = 'auto', not 0\.001"):
-        run_sweep(changed, make_plan(changed, corpus), tmp_path, corpus.path.parent, partial(LocalExecutor, 1), {})
-    assert rows(tmp_path) == before
+        run_sweep(changed, make_plan(changed, corpus), finished, corpus.path.parent, partial(LocalExecutor, 1), {})
+    assert rows(finished) == before
 
 
 def test_a_run_that_raises_is_recorded_and_the_others_go_on(corpus: Corpus, tmp_path: Path) -> None:
