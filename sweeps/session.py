@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,7 +26,7 @@ from .executors.interface import Executor, Places
 from .ledger.store import FILE, Ledger, open_ledger
 from .own_process import in_own_process
 from .planning.forecast import forecast
-from .planning.packing import Packing, packing, taking_turns
+from .planning.packing import Packing, alike_in, can_stack, in_turns, packing_of
 from .planning.plan import Plan, make_plan
 from .planning.shrink import Purse, shrink
 from .planning.table import Costed, left_out, plan_document, plan_lines, plan_table, worth_lines
@@ -127,15 +126,14 @@ def prepare(
     if warning := emulated(grid.precision, device.precision, device.device):
         say(warning)
     if past.chosen is None and (sweep.budget.hours or sweep.budget.flops):
-        purse = Purse(sweep.budget, speeds, device.slots, device.compiled)
+        stacked = packing_of(sweep, grid, device).most_stacked or 1
+        purse = Purse(sweep.budget, speeds, device.slots, device.compiled, stacked)
         plan = grid.only(in_own_process(shrink, sweep.name, grid, purse, guess))
     refuse_too_large(sweep, plan, device)
+    pack = packing_of(sweep, plan, device)
     seconds = plan.seconds(speeds, past.finished)
-    expected = forecast(plan, seconds, device.slots, device.compiled)
+    expected = forecast(plan, seconds, device.slots, device.compiled, pack.most_stacked or 1)
     costed = Costed(plan, seconds, expected, device.kind, corpus.manifest.test.documents)
-    seeds = len(sweep.seeds)
-    models, batch_tokens = {run.model for run in plan.runs}, sweep.train.batch_tokens
-    pack = packing(device, models, batch_tokens, plan.precision, sweep.workers, alike=seeds)
     return Session(sweep, corpus, grid, plan, folder, root, past.finished, costed, device.device, guess, pack, say)
 
 
@@ -180,7 +178,7 @@ def _speeds(
     """The device, and tokens/s of each model: from the sweep's own runs on it where there are any, else from the probe."""
     models, batch_tokens = {run.model for run in grid.runs}, sweep.train.batch_tokens
     if past.tokens_per_s:
-        device = _turns(sweep, device_facts(sweep.workers))
+        device = in_turns(sweep, device_facts(sweep.workers))
         by_shape = {(model.n_layers, model.d_model): model for model in models}
         measured = {
             by_shape[n_layers, d_model]: speed
@@ -189,13 +187,8 @@ def _speeds(
         }
         if measured:
             return device, speeds_of(models, measured)
-    device = _turns(sweep, probed(models, batch_tokens, grid.precision, sweep.workers, say))
+    device = in_turns(sweep, probed(models, batch_tokens, grid.precision, sweep.workers, alike_in(sweep), say))
     return device, speeds_of(models, device.speeds)
-
-
-def _turns(sweep: SweepSpec, device: Probed) -> Probed:
-    """What trains the sweep, with the slots that forecasts count."""
-    return taking_turns(device, sweep.ray.gpus_per_run if sweep.executor == "ray" else None)
 
 
 def refuse_too_large(sweep: SweepSpec, plan: Plan, device: Probed) -> None:
@@ -272,12 +265,16 @@ def executor_of(sweep: SweepSpec, packing: Callable[[], Packing]) -> Callable[[P
 
         def local(places: Places) -> Executor:
             packed = packing()
-            return LocalExecutor(packed.slots, places, packed.most_stacked)
+            return LocalExecutor(packed.slots, places, packed.most_stacked or 1)
 
         return local
     from .executors.ray import RayExecutor
 
-    return partial(RayExecutor, **sweep.ray.model_dump())
+    def on_ray(places: Places) -> Executor:
+        most_stacked = packing().most_stacked if can_stack(sweep) else 1
+        return RayExecutor(places, most_stacked=most_stacked, **sweep.ray.model_dump())
+
+    return on_ray
 
 
 def tuning_of(session: Session) -> Tuning:
@@ -290,7 +287,7 @@ def tuning_of(session: Session) -> Tuning:
 
     grid = make_plan(sweep, session.corpus)
 
-    def probe(models: set[ModelConfig], batch_tokens: int) -> Probed:
-        return _turns(sweep, probed(models, batch_tokens, grid.precision, sweep.workers, session.say))
+    def probe(models: set[ModelConfig], batch_tokens: int, alike: int) -> Probed:
+        return in_turns(sweep, probed(models, batch_tokens, grid.precision, sweep.workers, alike, session.say))
 
     return Tuning.of(sweep, grid, session.corpus, session.out, session.corpora, probe)

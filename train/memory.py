@@ -5,6 +5,8 @@ d = width, f = width of the MLP, h = heads, T = context, V = vocabulary; all in 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..models.config import ModelConfig
 from .settings import Precision
 
@@ -18,6 +20,8 @@ STATE_BYTES_PER_PARAMETER = {
     "fp32": 16,
 }  # weights, gradients, AdamW's two moments; in bf16 a copy of the weights
 CHECKPOINT_BYTES_PER_PARAMETER = 12  # fp32 weights and two moments
+USABLE = 0.9  # of a GPU's memory
+MOST_STACKED = 8  # runs of one shape as one program on a GPU: what a launch costs is shared by them
 CHECKPOINT_OVERHEAD = 100_000  # names, schedule, curve, zip headers
 # Python, torch and its libraries: 330 MB resident in a worker that has trained nothing; on a GPU the CUDA context and kernels.
 PROCESS_BYTES = {"cpu": 330_000_000, "cuda": 600_000_000}
@@ -62,6 +66,20 @@ def training_bytes(model: ModelConfig, batch_tokens: int, device: str, precision
     activations = activation_bytes(model, micro_tokens, device, precision)
     state = STATE_BYTES_PER_PARAMETER[precision] * model.n_total * n_models
     return PROCESS_BYTES[device] + state + activations * (2 if device == "cuda" else 1)
+
+
+def most_stacked(
+    models: Iterable[ModelConfig], batch_tokens: int, precision: Precision, gpu_bytes: int, alike: int
+) -> int:
+    """How many of `alike` runs, that differ in seed and learning rate alone, one program on a GPU trains at once.
+
+    As many as the largest of the models leaves room for; at least one.
+    """
+    shapes, room = tuple(models), int(USABLE * gpu_bytes)
+    for n in range(min(MOST_STACKED, alike), 1, -1):
+        if max(training_bytes(model, batch_tokens, "cuda", precision, n) for model in shapes) <= room:
+            return n
+    return 1
 
 
 def checkpoint_bytes(model: ModelConfig) -> int:

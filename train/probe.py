@@ -20,6 +20,7 @@ from statistics import median
 import torch
 
 from ..models.config import ModelConfig
+from ..models.stack import StackedTransformer
 from ..models.transformer import Transformer
 from .checkpoint import TrainState
 from .device import (
@@ -32,16 +33,17 @@ from .device import (
     usual_slots,
 )
 from .divergence import LossWatch
-from .graph import WARM_STEPS
+from .graph import WARM_STEPS, GraphedStep
 from .loop import DTYPES, open_step
 from .machine import has_compiler, usable_cores, worker_environment
-from .memory import training_bytes
+from .memory import most_stacked, training_bytes
 from .optimizer import build_optimizer
 from .ranks import ALONE
 from .schedule import Schedule
 from .settings import OptimizerSettings, Precision
 from .spec import RunSpec
 from .speed import Probed, ProbeRequest
+from .stacked import StackedStep
 
 LEAST_REPEATS, MOST_REPEATS = 3, 50
 DEPTH = 3  # against a depth of 1, of the models that show what compilation saves
@@ -67,14 +69,15 @@ class Saved:
 
 @dataclass(frozen=True)
 class Trial:
-    """A model that can be trained for a step, as a run trains it, and the tokens of such a step."""
+    """A model, or a stack of it, that can be trained for a step, as runs train it, and the tokens of such a step."""
 
     step: Callable[[], None]
     tokens: int
 
     @classmethod
     def of(cls, config: ModelConfig, request: ProbeRequest, device: torch.device, compiled: bool) -> Trial:
-        rows = micro_batch_rows(config, request.batch_tokens, device, request.precision)
+        """Of `request.alike` such models stacked, where that is more than one."""
+        rows = micro_batch_rows(config, request.batch_tokens, device, request.precision, request.alike)
         tokens = rows * config.context
         optimizer, schedule = OptimizerSettings(lr=1e-3, beta2=0.99), Schedule(warmup_tokens=0)
         spec = RunSpec(
@@ -87,27 +90,47 @@ class Trial:
             schedule=schedule,
             precision=request.precision,
         )
-        model = Transformer(config).to(device)
-        model.initialize(spec.seed)
-        if compiled:
-            compile_model(model, lambda _: None)
-        state = TrainState(model, build_optimizer(model, spec.optimizer), LossWatch.of(spec))
-        train, windows = open_step(spec, state, rows, ALONE), torch.zeros(rows, config.context + 1, dtype=torch.int64)
+        train = (
+            _stacked_step([spec] * request.alike, rows, device, compiled)
+            if request.alike > 1
+            else _one_step(spec, rows, device, compiled)
+        )
 
         def step() -> None:
-            train(windows, optimizer.lr)
+            train()
             if device.type == "cuda":
                 torch.cuda.synchronize()
 
         for _ in range(WARM_STEPS + 1 if device.type == "cuda" else 1):
             step()
-        return cls(step, tokens)
+        return cls(step, request.alike * tokens)
 
     def seconds(self) -> float:
         """Of one step."""
         start = time.perf_counter()
         self.step()
         return time.perf_counter() - start
+
+
+def _one_step(spec: RunSpec, rows: int, device: torch.device, compiled: bool) -> Callable[[], object]:
+    model = Transformer(spec.model).to(device)
+    model.initialize(spec.seed)
+    if compiled:
+        compile_model(model, lambda _: None)
+    state = TrainState(model, build_optimizer(model, spec.optimizer), LossWatch.of(spec))
+    step, windows_WT = open_step(spec, state, rows, ALONE), torch.zeros(rows, spec.model.context + 1, dtype=torch.int64)
+    return lambda: step(windows_WT, spec.optimizer.lr)
+
+
+def _stacked_step(specs: Sequence[RunSpec], rows: int, device: torch.device, compiled: bool) -> Callable[[], object]:
+    stack = StackedTransformer(specs[0].model, len(specs)).to(device)
+    stack.initialize_each([spec.seed for spec in specs])
+    if compiled:
+        compile_model(stack, lambda _: None)
+    peak_lr_M = torch.tensor([spec.optimizer.lr for spec in specs], dtype=torch.float64, device=device)
+    step = GraphedStep(StackedStep(stack, specs, rows), peak_lr_M)
+    windows_MWT = torch.zeros(len(specs), rows, specs[0].model.context + 1, dtype=torch.int64)
+    return lambda: step(windows_MWT, 1.0)
 
 
 def probe(request: ProbeRequest) -> Probed:
@@ -117,7 +140,10 @@ def probe(request: ProbeRequest) -> Probed:
     slots = request.slots or usual_slots()
     compiled = has_compiler() and os.environ.get("TORCHDYNAMO_DISABLE") != "1"
     memory = _memory_bytes(device)
-    request = request.model_copy(update={"models": spread(request, device, memory)})
+    alike = 1
+    if device.type == "cuda":  # elsewhere runs are not stacked
+        alike = most_stacked(request.models, request.batch_tokens, request.precision, memory, request.alike)
+    request = request.model_copy(update={"models": spread(request, device, memory), "alike": alike})
     return Probed(
         device=device_name(device),
         kind="cuda" if device.type == "cuda" else "cpu",
@@ -126,6 +152,7 @@ def probe(request: ProbeRequest) -> Probed:
         gpus=torch.cuda.device_count() if device.type == "cuda" else 0,
         precision=native_precision(device),
         compiled=compiled,
+        stacked=alike,
         models=request.models,
         tokens_per_s=speeds(request, device, slots, compiled) if request.models else (),
     )
@@ -136,7 +163,10 @@ def spread(request: ProbeRequest, device: torch.device, memory_bytes: int) -> tu
 
     def timed(model: ModelConfig) -> bool:
         if device.type == "cuda":
-            return training_bytes(model, request.batch_tokens, "cuda", request.precision) <= SHARE_OF_GPU * memory_bytes
+            return (
+                training_bytes(model, request.batch_tokens, "cuda", request.precision, request.alike)
+                <= SHARE_OF_GPU * memory_bytes
+            )
         return model.n_total <= LARGEST_ON_CPU
 
     small = [model for model in request.models if timed(model)] or request.models[:1]

@@ -33,7 +33,11 @@ class ProbeError(RuntimeError):
 
 
 class ProbeRequest(BaseModel):
-    """Models, by N, a few of which are timed; none for the device's facts alone. `slots` None: as many as the machine usually has."""
+    """Models, by N, a few of which are timed; none for the device's facts alone.
+
+    `slots` None: as many as the machine usually has. `alike`: runs of each that differ in seed and learning rate alone, which a
+    GPU trains as one program, and so many of which are timed together.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,10 +46,14 @@ class ProbeRequest(BaseModel):
     precision: Precision = "fp32"
     seconds: float = PROBE_S
     slots: int | None = None
+    alike: int = 1
 
 
 class Probed(BaseModel):
-    """The device, what it holds, and the tokens/s of one worker for each shape that was timed, every slot busy."""
+    """The device, what it holds, and the tokens/s of one worker for each shape that was timed, every slot busy.
+
+    Where a worker trains several runs at once, stacked, its tokens/s are those of all of them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,6 +64,7 @@ class Probed(BaseModel):
     gpus: int = 0  # of the machine
     precision: Precision  # in which it multiplies fast
     compiled: bool
+    stacked: int = 1  # runs that a worker trained at once
     models: tuple[ModelConfig, ...]
     tokens_per_s: tuple[float, ...]
 
@@ -69,6 +78,7 @@ def probed(
     batch_tokens: int,
     precision: Precision,
     slots: int | None = None,
+    alike: int = 1,
     say: Callable[[str], None] = lambda _: None,
 ) -> Probed:
     """Speeds of a few of the models, spread over log N, measured in a process of its own or within the last day.
@@ -77,7 +87,10 @@ def probed(
         ProbeError: the process failed.
     """
     by_size = sorted(set(models), key=lambda model: (model.n_total, model.d_model))
-    return _kept(ProbeRequest(models=tuple(by_size), batch_tokens=batch_tokens, precision=precision, slots=slots), say)
+    request = ProbeRequest(
+        models=tuple(by_size), batch_tokens=batch_tokens, precision=precision, slots=slots, alike=alike
+    )
+    return _kept(request, say)
 
 
 def device_facts(slots: int | None = None) -> Probed:

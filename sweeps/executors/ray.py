@@ -54,6 +54,8 @@ class RayExecutor:
         cpus_per_run: cores that a run takes up.
         gpus_per_run: share of one GPU that a run takes up: 0.25 packs four.
         store: URL of checkpoints and corpora where nodes share no disk.
+        most_stacked: runs of one shape as one program, where each has a whole GPU; None where no GPU is here to ask for its
+            memory: then STACKED_PER_GPU, which the driver trains one by one should they not fit.
 
     Raises:
         SpecError: Ray is not installed, no cluster answers at `address`, or `store` is no URL that fsspec opens.
@@ -66,10 +68,12 @@ class RayExecutor:
         cpus_per_run: float = 1.0,
         gpus_per_run: float = 0.0,
         store: str | None = None,
+        most_stacked: int | None = None,
     ) -> None:
         self.places = Places(*(path.resolve() for path in vars(places).values()))
         self.cpus_per_run, self.gpus_per_run, self.store_url = cpus_per_run, gpus_per_run, store
         self.store = Store(store) if store else None
+        self.stacked = most_stacked or STACKED_PER_GPU
         self.slots: dict[int, Slot] = {}
         self.running: dict[int, Job] = {}
         self.refused: dict[str, str] = {}  # why, by node
@@ -90,7 +94,7 @@ class RayExecutor:
     @property
     def most_stacked(self) -> int:
         """Runs of one shape as one program where a run has a whole GPU; a store mirrors the trunks of single runs."""
-        return STACKED_PER_GPU if self.gpus_per_run >= 1 and not self.store_url else 1
+        return self.stacked if self.gpus_per_run >= 1 and not self.store_url else 1
 
     def idle_slots(self) -> list[int]:
         """Slots that take a job now; none while the cluster is starting, or between the loss of a node and its successor.

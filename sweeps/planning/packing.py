@@ -6,21 +6,37 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from ...models.config import ModelConfig
-from ...train.memory import training_bytes
+from ...train.memory import USABLE, most_stacked, training_bytes
 from ...train.settings import Precision
 from ...train.speed import Probed
+from ..spec import SweepSpec
+from .plan import Plan
 
-MOST_STACKED = 8  # runs of one shape as one program: what a launch costs is shared by them
 MOST_BESIDE = 4  # programs on one GPU; without MPS they take turns, so that more hide little
-USABLE = 0.9  # of a GPU's memory
 
 
 @dataclass(frozen=True)
 class Packing:
-    """What a `LocalExecutor` is given."""
+    """What an executor is given."""
 
     slots: int = 1
-    most_stacked: int = 1
+    most_stacked: int | None = None  # runs of one shape as one program; None where this machine has no GPU to ask
+
+
+def can_stack(sweep: SweepSpec) -> bool:
+    """Whether runs of one shape may be trained as one program on a GPU: a part of one, and a store of checkpoints, take single runs."""
+    return sweep.executor == "local" or (sweep.ray.gpus_per_run >= 1 and not sweep.ray.store)
+
+
+def alike_in(sweep: SweepSpec) -> int:
+    """Runs of a cell that one program may train at once."""
+    return len(sweep.seeds) if can_stack(sweep) else 1
+
+
+def packing_of(sweep: SweepSpec, plan: Plan, device: Probed) -> Packing:
+    """`packing` of a plan's models."""
+    models = {run.model for run in plan.runs}
+    return packing(device, models, sweep.train.batch_tokens, plan.precision, sweep.workers, alike_in(sweep))
 
 
 def packing(
@@ -39,14 +55,15 @@ def packing(
     """
     if device.kind == "cpu":
         return Packing(device.slots)
-    room = int(USABLE * device.memory_bytes)
-    needs = {
-        n: max(training_bytes(model, batch_tokens, "cuda", precision, n) for model in models)
-        for n in range(1, min(MOST_STACKED, alike) + 1)
-    }
-    stacked = max((n for n, need in needs.items() if need <= room), default=1)
-    beside = max(1, min(MOST_BESIDE, room // needs[stacked]))
+    stacked = most_stacked(models, batch_tokens, precision, device.memory_bytes, alike)
+    need = max(training_bytes(model, batch_tokens, "cuda", precision, stacked) for model in models)
+    beside = max(1, min(MOST_BESIDE, int(USABLE * device.memory_bytes) // need))
     return Packing(workers or device.slots * beside, stacked)
+
+
+def in_turns(sweep: SweepSpec, device: Probed) -> Probed:
+    """What trains the sweep, with the slots that forecasts count."""
+    return taking_turns(device, sweep.ray.gpus_per_run if sweep.executor == "ray" else None)
 
 
 def taking_turns(device: Probed, share: float | None = None) -> Probed:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...models.config import ModelConfig
 from ..spec import Budget, SpecError
-from .forecast import RUN_S, Forecast, forecast, simulate
+from .forecast import RUN_S, Forecast, Line, forecast, simulate
 from .plan import Plan
 from .worth import Guess
 
@@ -30,9 +30,10 @@ class Purse:
     tokens_per_s: Mapping[ModelConfig, float]
     slots: int
     compiled: bool
+    most_stacked: int = 1
 
     def forecast(self, plan: Plan) -> Forecast:
-        return forecast(plan, plan.seconds(self.tokens_per_s), self.slots, self.compiled)
+        return forecast(plan, plan.seconds(self.tokens_per_s), self.slots, self.compiled, self.most_stacked)
 
     def allows(self, plan: Plan) -> bool:
         """Whether the plan, trained from nothing, costs no more than the budget."""
@@ -96,6 +97,8 @@ class _Cells:
         self.models = list(dict.fromkeys(cell.model for cell in self.cells))
         number = {model: i for i, model in enumerate(self.models)}
         self.row = np.array([number[cell.model] for cell in self.cells])
+        order = np.argsort(self.D, kind="stable")
+        self.by_length = [order[self.row[order] == i] for i in range(len(self.models))]
         self.per_token = np.array([1 / purse.tokens_per_s[cell.model] for cell in self.cells])
         self.fixed = np.array([cell.evaluation_s for cell in self.cells])
         from ...analysis.design.information import PRIOR_SD, effective_variance, local  # scipy
@@ -117,14 +120,8 @@ class _Cells:
             return False
         if budget.hours is None:
             return True
-        lengths = self._rows(kept)
-        trunks = [
-            (float(length), (model.d_model, model.n_heads))
-            for model, length in zip(self.models, lengths, strict=True)
-            if length
-            for _ in range(self.seeds)
-        ]
-        return simulate(trunks, self.purse.slots, self.purse.compiled).makespan_s <= slack * 3600 * budget.hours
+        lines = [line for row in range(len(self.models)) for line in self._lines(row, kept)]
+        return simulate(lines, self.purse.slots, self.purse.compiled).makespan_s <= slack * 3600 * budget.hours
 
     def droppable(self, kept: NDArray[np.bool_]) -> NDArray[np.intp]:
         """Cells without which 3 N and 3 D remain; where single trunks are too long for the hours, only theirs."""
@@ -179,6 +176,19 @@ class _Cells:
         np.maximum.at(longest, self.row[kept], self.D[kept])
         is_longest = kept & (longest[self.row] == self.D)
         return np.asarray(tokens + np.where(is_longest, (1 - self.own_share) * self.D, 0.0))
+
+    def _lines(self, row: int, kept: NDArray[np.bool_]) -> Iterator[Line]:
+        """Of a model's trunks, one a seed, stacked as far as they are."""
+        inside = self.by_length[row][kept[self.by_length[row]]]
+        each_s = self.per_token[inside] * self.D[inside]
+        stretches = (1 - self.own_share) * np.diff(each_s, prepend=0.0)
+        rests = self.own_share * each_s + self.fixed[inside]
+        model, most = self.models[row], self.purse.most_stacked
+        for first in range(0, self.seeds if len(inside) else 0, most):
+            n = min(most, self.seeds - first)
+            yield Line(
+                (model.d_model, model.n_heads), list(zip((n * stretches).tolist(), (n * rests).tolist(), strict=True))
+            )
 
     def _rows(self, kept: NDArray[np.bool_]) -> Array:
         """Seconds of each model's trunk."""

@@ -24,7 +24,7 @@ from ..executors.interface import Executor, Places
 from ..ledger.schema import FINAL
 from ..ledger.store import FILE, open_ledger
 from ..planning.forecast import Forecast, forecast
-from ..planning.packing import Packing, packing
+from ..planning.packing import Packing, can_stack, packing
 from ..planning.plan import Plan
 from ..show import seconds_in_words, short, table_with, where_is
 from ..spec import SweepSpec
@@ -42,7 +42,7 @@ from .rule_file import (
 )
 
 PAGE = "report.html"
-Probe = Callable[[set[ModelConfig], int], Probed]  # of models at a batch
+Probe = Callable[[set[ModelConfig], int, int], Probed]  # of models at a batch, so many alike
 
 
 class NotBracketed(Exception):
@@ -128,21 +128,23 @@ class Tuning:
         """What the ladder takes before any extension; the machine is probed where some of it is left to train."""
         rates = self.design.start()
         plan, seconds = self.design.plan(rates), self.seconds(rates)
-        slots, compiled = 1, False
+        expected = forecast(plan, seconds, 1, compiled=False)
         if seconds:
-            device = self.device()
-            slots, compiled = device.slots, device.compiled
-        return LadderCost(
-            self.design, plan, self.grid.trained_flops, forecast(plan, seconds, slots, compiled), len(seconds)
-        )
+            device, stacked = self.device(), self.packing().most_stacked or 1
+            expected = forecast(plan, seconds, device.slots, device.compiled, stacked)
+        return LadderCost(self.design, plan, self.grid.trained_flops, expected, len(seconds))
 
     def packing(self) -> Packing:
         """How its runs share a GPU: those of a rung are of one shape, whatever their learning rates."""
-        sweep, tuning = self.design.sweep, self.design.tuning
-        alike = len(tuning.lr_factors) * len(tuning.seeds)
-        return packing(
-            self.device(), self.design.models, sweep.train.batch_tokens, self.grid.precision, sweep.workers, alike
-        )
+        sweep = self.design.sweep
+        batch_tokens = sweep.train.batch_tokens
+        return packing(self.device(), self.design.models, batch_tokens, self.grid.precision, sweep.workers, self.alike)
+
+    @property
+    def alike(self) -> int:
+        """Runs of a rung that one program may train at once."""
+        tuning = self.design.tuning
+        return len(tuning.lr_factors) * len(tuning.seeds) if can_stack(self.design.sweep) else 1
 
     def seconds(self, rates: Rates) -> dict[str, float]:
         """Expected seconds of each run that is not finished, at the speed of the sweep's own batch."""
@@ -153,7 +155,7 @@ class Tuning:
 
     def device(self) -> Probed:
         """What trains the ladder, its models probed at the sweep's own batch."""
-        return self.probe(set(self.design.models), self.design.sweep.train.batch_tokens)
+        return self.probe(set(self.design.models), self.design.sweep.train.batch_tokens, self.alike)
 
     def records(self) -> dict[str, Any]:
         """The finished rows of the ladder's ledger, by key."""

@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 from sixnd.models.config import ModelConfig
 from sixnd.sweeps.planning.forecast import forecast
-from sixnd.sweeps.planning.packing import Packing, packing, taking_turns
+from sixnd.sweeps.planning.packing import Packing, alike_in, packing, taking_turns
 from sixnd.sweeps.planning.plan import Plan, make_plan, planned_row
 from sixnd.sweeps.planning.table import Costed, plan_lines, plan_table
 from sixnd.sweeps.show import bytes_in_words
-from sixnd.sweeps.spec import SpecError, SweepSpec, TrainSettings
+from sixnd.sweeps.spec import RaySettings, SpecError, SweepSpec, TrainSettings
 from sixnd.train.corpus.store import Corpus, unique_tokens
 from sixnd.train.memory import training_bytes
 from sixnd.train.speed import Probed
@@ -111,16 +111,26 @@ def probed(kind: Literal["cpu", "cuda"], gigabytes: float, slots: int) -> Probed
 
 def test_small_runs_share_a_gpu_as_its_memory_allows() -> None:
     small, large = (ModelConfig.from_shape(layers, width, 1024, 256) for layers, width in ((2, 32), (24, 1024)))
-    assert packing(probed("cpu", 24, 2), {small}, 2048, "bf16", None, alike=9) == Packing(2, 1)
+    assert packing(probed("cpu", 24, 2), {small}, 2048, "bf16", None, alike=9) == Packing(2)
     assert packing(probed("cuda", 80, 8), {small}, 2048, "bf16", None, alike=9) == Packing(32, 8)
     assert packing(probed("cuda", 80, 8), {small}, 2048, "bf16", None, alike=2) == Packing(32, 2)
     assert packing(probed("cuda", 80, 8), {small}, 2048, "bf16", 8, alike=1) == Packing(8, 1)
     tight = packing(probed("cuda", 24, 1), {small, large}, 2048, "bf16", None, alike=9)
-    assert 1 < tight.most_stacked < 8 and tight.slots == 1
+    assert tight.most_stacked is not None and 1 < tight.most_stacked < 8 and tight.slots == 1
     assert training_bytes(large, 2048, "cuda", "bf16", tight.most_stacked) <= 0.9 * 24e9
     assert training_bytes(large, 2048, "cuda", "bf16", tight.most_stacked + 1) > 0.9 * 24e9
     assert packing(probed("cuda", 24, 1), {small, large}, 2048, "bf16", None, alike=1).slots > 1
     assert packing(probed("cuda", 1, 1), {large}, 2048, "bf16", None, alike=9) == Packing(1, 1)
+
+
+def test_runs_are_stacked_where_each_has_a_gpu_and_a_disk() -> None:
+    three = sweep(seeds=[0, 1, 2])
+    on_ray = {
+        settings: three.model_copy(update={"executor": "ray", "ray": RaySettings(gpus_per_run=gpus, store=store)})
+        for settings in ((1.0, None), (0.5, None), (0.0, None), (1.0, "file:///x"))
+        for gpus, store in [settings]
+    }
+    assert alike_in(three) == 3 and [alike_in(each) for each in on_ray.values()] == [3, 1, 1, 1]
 
 
 def test_programs_that_share_a_gpu_take_turns() -> None:

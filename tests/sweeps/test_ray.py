@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from sixnd.sweeps.driver import run_sweep
 from sixnd.sweeps.executors.interface import Outcome
 from sixnd.sweeps.executors.local import LocalExecutor
-from sixnd.sweeps.executors.ray import RayExecutor
+from sixnd.sweeps.executors.ray import STACKED_PER_GPU, RayExecutor
 from sixnd.sweeps.executors.remote import Desk, RemoteWorker
 from sixnd.sweeps.planning.plan import make_plan
 from sixnd.sweeps.toml import SpecError
@@ -215,6 +216,20 @@ def test_the_desk_passes_on_each_progress_once_and_the_request_to_stop() -> None
     assert desk.heard() == {"a": {"tokens": 2}} and desk.heard() == {}
     desk.stop()
     assert desk.report("a", None) is True
+
+
+@pytest.mark.parametrize(
+    ("gpus", "store", "known", "stacked"),
+    [(1.0, None, 3, 3), (1.0, None, None, STACKED_PER_GPU), (0.5, None, 3, 1), (0.0, None, None, 1), (1.0, "s", 3, 1)],
+)
+def test_runs_are_stacked_as_the_gpu_holds_them(
+    gpus: float, store: str | None, known: int | None, stacked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIXND_CORPORA", str(tmp_path))
+    monkeypatch.setattr("sixnd.sweeps.executors.ray.connect", lambda _: MagicMock())
+    folder = None if store is None else (tmp_path / store).as_uri()
+    executor = RayExecutor(places_in(tmp_path), gpus_per_run=gpus, store=folder, most_stacked=known)
+    assert executor.most_stacked == stacked
 
 
 def test_ray_is_asked_for_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def a_probe(monkeypatch: pytest.MonkeyPatch, flops_per_s: float, memory_bytes: int = 10**12) -> None:
     def measured(
-        models: set[ModelConfig], _: int, precision: Precision, slots: int | None, say: Callable[[str], None]
+        models: set[ModelConfig], _: int, precision: Precision, slots: int | None, __: int, say: Callable[[str], None]
     ) -> Probed:
         say(f"{len(models)} models timed in {precision}")
         shapes = tuple(models)
@@ -68,7 +68,7 @@ def a_probe(monkeypatch: pytest.MonkeyPatch, flops_per_s: float, memory_bytes: i
         )  # fmt: skip
 
     def facts(slots: int | None = None) -> Probed:
-        return measured(set(), 1, "fp32", slots, lambda _: None)
+        return measured(set(), 1, "fp32", slots, 1, lambda _: None)
 
     monkeypatch.setattr(sessions, "probed", measured)
     monkeypatch.setattr(sessions, "device_facts", facts)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sixnd.models.config import ModelConfig
 from sixnd.models.flops import training_flops
-from sixnd.sweeps.planning.forecast import COMPILE_S, RELOAD_S, RUN_S, START_S, forecast, simulate
+from sixnd.sweeps.planning.forecast import COMPILE_S, RELOAD_S, RUN_S, START_S, Line, Width, forecast, line_of, simulate
 from sixnd.sweeps.planning.plan import Plan
 from sixnd.sweeps.planning.shrink import Purse, shrink
 from sixnd.sweeps.planning.table import left_out
@@ -102,21 +102,57 @@ def test_more_noise_means_proportionally_larger_errors() -> None:
     assert large.alpha / small.alpha == pytest.approx(2, rel=0.15)
 
 
+def of_one_run(seconds: float, width: Width) -> Line:
+    return Line(width, [(0.8 * seconds, 0.2 * seconds)])
+
+
 def test_the_schedule_is_the_longest_first_on_whichever_slot_is_free() -> None:
     a, b = (32, 1), (64, 2)
-    one = simulate([(100.0, a)], 2, compiled=False)
+    one = simulate([of_one_run(100.0, a)], 2, compiled=False)
     assert one.makespan_s == START_S + 100 and one.compile_s == 0
-    three = simulate([(50.0, a), (100.0, a), (60.0, b)], 2, compiled=True)
+    three = simulate([of_one_run(50.0, a), of_one_run(100.0, a), of_one_run(60.0, b)], 2, compiled=True)
     # Slot 0: 100 of a; slot 1: 60 of b, then 50 of a, read from the disk.
     assert three.makespan_s == START_S + COMPILE_S + 60 + RELOAD_S + 50
     assert three.compile_s == 2 * COMPILE_S + RELOAD_S
 
 
-def test_a_trunk_is_never_on_two_slots() -> None:
+def test_a_slot_with_nothing_to_do_takes_a_trunk_over_where_a_run_has_left_it() -> None:
+    def line() -> Line:
+        return Line((32, 1), [(10.0, 4.0), (6.0, 4.0), (8.0, 4.0)])
+
+    assert simulate([line()], 1, compiled=False).makespan_s == START_S + 14 + 10 + 12
+    two = simulate([line()], 2, compiled=False)  # the trunk never waits: its stretches, and the last cooldown
+    assert two.makespan_s == START_S + 10 + 6 + 8 + 4 and two.busy_s == 36
+    assert simulate([line()], 3, compiled=False).makespan_s == two.makespan_s
+    read = simulate([line()], 2, compiled=True)
+    assert read.makespan_s == two.makespan_s + COMPILE_S + RELOAD_S and read.compile_s == COMPILE_S + RELOAD_S
+    other = Line((32, 1), [(0.0, 20.0)])  # its slot is idle from then on, in time for the second branch point alone
+    assert simulate([line(), other], 2, compiled=False).makespan_s == START_S + 14 + 6 + 8 + 4
+
+
+def test_the_seconds_of_a_run_are_its_stretch_of_trunk_and_its_cooldown() -> None:
     plan = grid(shapes=[[2, 32]])
     seconds = {run.key: 10.0 for run in plan.runs}
-    assert forecast(plan, seconds, 8, compiled=False).makespan_s == START_S + 4 * (10 + RUN_S)
+    assert forecast(plan, seconds, 1, compiled=False).makespan_s == pytest.approx(START_S + 4 * (10 + RUN_S))
+    (trunk,) = plan.trunks
+    first, second, *_ = trunk.runs
+    line = line_of(trunk, seconds)
+    branch = first.branch_step * first.batch_tokens
+    assert line.runs[0][0] == pytest.approx(10 * branch / first.tokens) and sum(line.runs[0]) == 10 + RUN_S
+    left = dict.fromkeys(trunk.keys[1:], 10.0)  # the first is done, and left its branch point
+    stretch = second.branch_step * second.batch_tokens - branch
+    assert line_of(trunk, left).runs[0][0] == pytest.approx(10 * stretch / (second.tokens - branch))
     assert forecast(plan, {}, 8, compiled=False).makespan_s == 0
+
+
+def test_stacked_trunks_are_on_one_slot() -> None:
+    plan = grid(shapes=[[2, 32], [2, 64]], tokens=[1e6], seeds=[0, 1, 2])
+    seconds = {run.key: 10.0 for run in plan.runs}
+    apart, stacked = (forecast(plan, seconds, 6, compiled=False, most_stacked=n) for n in (1, 3))
+    assert apart.makespan_s == pytest.approx(START_S + 10 + RUN_S)
+    assert stacked.makespan_s == pytest.approx(START_S + 3 * (10 + RUN_S)) and stacked.busy_s == apart.busy_s
+    two = forecast(plan, seconds, 6, compiled=False, most_stacked=2)  # of each shape, two together and one alone
+    assert two.makespan_s == pytest.approx(START_S + 2 * (10 + RUN_S))
 
 
 def test_speeds_between_and_beyond_what_was_measured() -> None:

@@ -90,7 +90,7 @@ class Scripted:
     def cancel(self) -> None: ...
 
 
-def probe(models: set[ModelConfig], _: int) -> Probed:
+def probe(models: set[ModelConfig], *_: int) -> Probed:
     """A machine of two cores and a compiler that trains every model at 10,000 tokens a second."""
     speeds = (1e4,) * len(models)
     return Probed(device="x", kind="cpu", precision="bf16", memory_bytes=10**12, slots=2, compiled=True, models=tuple(models), tokens_per_s=speeds)  # fmt: skip

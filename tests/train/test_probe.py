@@ -54,6 +54,15 @@ def test_a_step_of_a_trial_trains() -> None:
     assert trial.tokens == 64 and trial.seconds() > 0
 
 
+def test_runs_that_are_alike_are_timed_as_one_program() -> None:
+    """On a GPU alone: elsewhere they are not stacked."""
+    three = REQUEST.model_copy(update={"alike": 3})
+    trial = Trial.of(MODELS[0], three, torch.device("cpu"), compiled=False)
+    assert trial.tokens == 3 * 64 and trial.seconds() > 0
+    answer = probe(three)
+    assert answer.stacked == (3 if torch.cuda.is_available() else 1) and min(answer.tokens_per_s) > 0
+
+
 @pytest.mark.skipif(usable_cores() < 2, reason="one core: nothing is timed beside anything")
 def test_another_process_times_the_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "eager_speeds", lambda *_: pytest.fail("timed in the probe itself"))
