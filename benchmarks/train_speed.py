@@ -26,7 +26,7 @@ import torch
 from sixnd.models.config import ModelConfig
 from sixnd.models.flops import training_flops
 from sixnd.models.hf import hf_config, hf_weights
-from sixnd.models.transformer import Transformer
+from sixnd.models.transformer import CPU_ATTENTION_ROWS, Transformer
 from sixnd.sweeps.spec import load_corpus
 from sixnd.train.batches import BatchStream
 from sixnd.train.corpus.build import build_corpus, open_corpus
@@ -102,7 +102,7 @@ def llama_step(spec: RunSpec, model: Transformer, compiled: bool) -> Callable[[t
 def products_step(spec: RunSpec) -> Callable[[torch.Tensor], torch.Tensor]:
     """Every matrix product of a step, forward and backward, on tensors that are there already."""
     config, low = spec.model, LOW
-    width, heads, head_dim = config.d_model, config.n_heads, config.head_dim
+    width, heads, head_dim, rows = config.d_model, config.n_heads, config.head_dim, CPU_ATTENTION_ROWS[low]
     pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def linear(d_in: int, d_out: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -112,9 +112,11 @@ def products_step(spec: RunSpec) -> Callable[[torch.Tensor], torch.Tensor]:
     for _ in range(config.n_layers):
         pairs += [*linear(width, 3 * width), *linear(width, width)]
         pairs += [*linear(width, 2 * config.d_ff), *linear(config.d_ff, width)]
-        q, k, v, y = torch.randn(4, BATCH // CONTEXT * heads, CONTEXT, head_dim, dtype=low)
-        scores = torch.randn(len(q), CONTEXT, CONTEXT, dtype=low)
-        pairs += [(q, k.mT), (scores, v), (y, v.mT), (scores.mT, y), (scores, k), (scores.mT, q)]
+        for stop in range(rows, CONTEXT + 1, rows):  # the blocks of causal attention
+            q, y = torch.randn(2, BATCH // CONTEXT * heads, rows, head_dim, dtype=low)
+            k, v = torch.randn(2, len(q), stop, head_dim, dtype=low)
+            scores = torch.randn(len(q), rows, stop, dtype=low)
+            pairs += [(q, k.mT), (scores, v), (y, v.mT), (scores.mT, y), (scores, k), (scores.mT, q)]
     pairs += linear(width, config.vocab_size)
     outs = [left @ right for left, right in pairs]
 
