@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 from sixnd.models.config import ModelConfig
 from sixnd.models.flops import training_flops
+from sixnd.sweeps.lanes import Lanes
 from sixnd.sweeps.planning.forecast import COMPILE_S, RELOAD_S, RUN_S, START_S, Line, Width, forecast, line_of, simulate
 from sixnd.sweeps.planning.plan import Plan
 from sixnd.sweeps.planning.shrink import Purse, shrink
@@ -128,6 +130,39 @@ def test_a_slot_with_nothing_to_do_takes_a_trunk_over_where_a_run_has_left_it() 
     assert read.makespan_s == two.makespan_s + COMPILE_S + RELOAD_S and read.compile_s == COMPILE_S + RELOAD_S
     other = Line((32, 1), [(0.0, 20.0)])  # its slot is idle from then on, in time for the second branch point alone
     assert simulate([line(), other], 2, compiled=False).makespan_s == START_S + 14 + 6 + 8 + 4
+
+
+def driven(plan: Plan, seconds: Mapping[str, float], slots: int) -> float:
+    """When the driver's own lanes have ended all runs, on a clock that jumps from event to event."""
+    now, branched = START_S, dict[str, float]()
+    costs = {key: value + RUN_S for key, value in seconds.items()}
+    lanes = Lanes.of(plan.trunks, frozenset(), 1, costs, lambda job: branched[job.keys[0]] <= now)
+    lanes.compiled_widths = {run.model.d_model for run in plan.runs}
+    parts = {
+        key: part for trunk in plan.trunks for key, part in zip(trunk.keys, line_of(trunk, seconds).runs, strict=True)
+    }
+    ends: dict[int, float] = {}
+    while True:
+        for slot in set(range(slots)) - ends.keys():
+            if job := lanes.take(slot):
+                (key,) = job.keys
+                branched[key] = now + parts[key][0]
+                ends[slot] = branched[key] + parts[key][1]
+        if not ends:
+            return now
+        now = min([*ends.values(), *(at for at in branched.values() if at > now)])
+        for slot in [slot for slot, end in ends.items() if end <= now]:
+            lanes.ended(slot)
+            del ends[slot]
+
+
+@pytest.mark.parametrize("case", range(20))
+def test_the_simulation_is_the_drivers_schedule(case: int) -> None:
+    rng = random.Random(case)
+    shapes, tokens = rng.sample(SHAPES, rng.randint(1, 5)), [500_000, 1e6, 2e6, 4e6][: rng.randint(1, 4)]
+    plan = grid(shapes=shapes, tokens=tokens, seeds=list(range(rng.randint(1, 3))))
+    seconds, slots = {run.key: rng.uniform(1, 60) for run in plan.runs}, rng.randint(1, 6)
+    assert forecast(plan, seconds, slots, compiled=False).makespan_s == pytest.approx(driven(plan, seconds, slots))
 
 
 def test_the_seconds_of_a_run_are_its_stretch_of_trunk_and_its_cooldown() -> None:
