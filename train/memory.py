@@ -15,10 +15,7 @@ CUDA_MICRO_TOKENS = 65_536
 CUDA_ACTIVATION_BYTES = 8_000_000_000  # of a micro-batch: enough to keep any GPU busy, and one of 24 GB has room
 
 ELEMENT_BYTES = {"bf16": 2, "fp32": 4}  # of an activation
-STATE_BYTES_PER_PARAMETER = {
-    "bf16": 18,
-    "fp32": 16,
-}  # weights, gradients, AdamW's two moments; in bf16 a copy of the weights
+STATE_BYTES_PER_PARAMETER = {"bf16": 18, "fp32": 16}  # weights, gradients, two moments; in bf16 a copy of the weights
 CHECKPOINT_BYTES_PER_PARAMETER = 12  # fp32 weights and two moments
 USABLE = 0.9  # of a GPU's memory
 MOST_STACKED = 8  # runs of one shape as one program on a GPU: what a launch costs is shared by them

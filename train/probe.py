@@ -143,7 +143,8 @@ def probe(request: ProbeRequest) -> Probed:
     alike = 1
     if device.type == "cuda":  # elsewhere runs are not stacked
         alike = most_stacked(request.models, request.batch_tokens, request.precision, memory, request.alike)
-    request = request.model_copy(update={"models": spread(request, device, memory), "alike": alike})
+    request = request.model_copy(update={"alike": alike})
+    request = request.model_copy(update={"models": spread(request, device, memory)})
     return Probed(
         device=device_name(device),
         kind="cuda" if device.type == "cuda" else "cpu",

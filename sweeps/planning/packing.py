@@ -24,8 +24,9 @@ class Packing:
 
 
 def can_stack(sweep: SweepSpec) -> bool:
-    """Whether runs of one shape may be trained as one program on a GPU: a part of one, and a store of checkpoints, take single runs."""
-    return sweep.executor == "local" or (sweep.ray.gpus_per_run >= 1 and not sweep.ray.store)
+    """Whether runs of one shape may be trained as one program on a GPU: Muon, part of a GPU and a store of checkpoints take single runs."""
+    whole = sweep.executor == "local" or (sweep.ray.gpus_per_run >= 1 and not sweep.ray.store)
+    return whole and sweep.train.optimizer == "adamw"
 
 
 def alike_in(sweep: SweepSpec) -> int:

@@ -131,6 +131,7 @@ def test_runs_are_stacked_where_each_has_a_gpu_and_a_disk() -> None:
         for gpus, store in [settings]
     }
     assert alike_in(three) == 3 and [alike_in(each) for each in on_ray.values()] == [3, 1, 1, 1]
+    assert alike_in(sweep(seeds=[0, 1, 2], train=SETTINGS.model_copy(update={"optimizer": "muon"}))) == 1
 
 
 def test_programs_that_share_a_gpu_take_turns() -> None:

@@ -9,6 +9,7 @@ import pytest
 import sixnd.train.probe as probing
 import torch
 from sixnd.models.config import ModelConfig
+from sixnd.train.device import native_precision, pick_device
 from sixnd.train.machine import has_compiler, usable_cores
 from sixnd.train.probe import LARGEST_ON_CPU, MOST_GAIN, MOST_TIMED, Saved, Trial, probe, saved_by_compilation, spread
 from sixnd.train.speed import ProbeRequest
@@ -47,11 +48,35 @@ def test_few_shapes_are_timed_of_many() -> None:
     alone = request.model_copy(update={"models": request.models[-1:]})
     assert spread(alone, torch.device("cpu"), 10**12) == alone.models
     assert spread(request.model_copy(update={"models": ()}), torch.device("cpu"), 10**12) == ()
+    stacked = request.model_copy(update={"alike": 8})  # which fit by eight
+    assert max(model.d_model for model in spread(stacked, torch.device("cuda"), 2 * 10**9)) == 64
+    assert max(model.d_model for model in spread(request, torch.device("cuda"), 2 * 10**9)) == 1024
 
 
 def test_a_step_of_a_trial_trains() -> None:
     trial = Trial.of(MODELS[0], REQUEST, torch.device("cpu"), compiled=False)
     assert trial.tokens == 64 and trial.seconds() > 0
+
+
+@pytest.mark.parametrize(("avx512", "amx"), [(True, False), (False, True), (False, False)])
+def test_bf16_is_native_where_the_processor_multiplies_in_it(
+    avx512: bool, amx: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert native_precision(torch.device("cpu")) == ("bf16" if avx512 or amx else "fp32")
+
+
+@pytest.mark.parametrize("instructions", [True, False])
+def test_bf16_is_native_on_gpus_that_do_not_emulate_it(instructions: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or instructions
+    )
+    assert native_precision(torch.device("cuda")) == ("bf16" if instructions else "fp32")
+
+
+def test_the_probe_says_what_is_native() -> None:
+    assert probe(REQUEST.model_copy(update={"models": ()})).precision == native_precision(pick_device())
 
 
 def test_runs_that_are_alike_are_timed_as_one_program() -> None:
