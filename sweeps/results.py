@@ -18,7 +18,7 @@ from ..analysis.study import Study, study
 from ..analysis.tables.table import RunTable, TableError, read_table
 from ..train.corpus.build import open_corpus
 from ..train.corpus.spec import CorpusError
-from ..train.device import environment
+from ..train.machine import environment
 from .ledger.export import export
 from .ledger.schema import FINAL
 from .ledger.store import open_ledger

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import platform
-import sys
 from collections.abc import Callable
 
 import torch
@@ -91,15 +89,3 @@ def compile_model(model: Transformer, say: Callable[[str], None]) -> bool:
         block.compile(dynamic=False)
     model.head.compile(dynamic=False)
     return True
-
-
-def environment() -> dict[str, str]:
-    """Versions and machine, for the report."""
-    return {
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "platform": platform.platform(),
-        "processor": cpu_name(),
-        "cores": str(os.cpu_count()),
-        "accelerator": device_name(pick_device()) if torch.cuda.is_available() else "none",
-    }

@@ -25,6 +25,16 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def environment() -> dict[str, str]:
+    """Version of Python, and the machine, for the report."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": cpu_name(),
+        "cores": str(os.cpu_count()),
+    }
+
+
 def has_compiler() -> bool:
     """Whether torch.compile finds the C++ compiler that it needs for CPU code."""
     named = os.environ.get("CXX")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as student
+from scipy.special import ndtri, stdtrit  # scipy.stats takes a second to import
 
 from ..laws import Array, FitError, Law, Rows
 from ..solver.newton import Mask
@@ -86,9 +86,7 @@ class Forecast:
         noise, drift = self.noise.sd**2, self.drift.sd**2 * distance
         # Satterthwaite (1946): the degrees of freedom of a sum of two estimated variances.
         freedom = (noise + drift) ** 2 / (noise**2 / self.noise.freedom + drift**2 / self.drift.freedom)
-        scatter = (
-            student.ppf(upper, freedom) ** 2 * (noise + drift) + student.ppf(upper, np.inf) ** 2 * BEND**2 * distance**3
-        )
+        scatter = stdtrit(freedom, upper) ** 2 * (noise + drift) + ndtri(upper) ** 2 * BEND**2 * distance**3
         below, above = np.sqrt(curve**2 + scatter)
         return (
             np.exp(centre).reshape(shape),

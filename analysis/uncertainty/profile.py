@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import f as fisher
-from scipy.stats import norm
+from scipy.special import fdtri, ndtri  # scipy.stats takes a second to import
 
 from ..laws import Array, FitError, Law, Rows
 from ..solver.constrained import Functional, Pull, objective, pulled_minima, slope
@@ -31,7 +30,7 @@ FLAT = 1e-8  # a standard error that is rounding, where the noise has a standard
 EXACT = 1e-9  # noise in log L below which there is none
 MANY_RUNS = 2000  # with more the objective is smooth, and starts from elsewhere would cost much
 RIDGE = 0.05  # what stands between two modes, in units of the interval's rise
-SMOOTH = norm.ppf((np.arange(201) + 0.5) / 201)
+SMOOTH = ndtri((np.arange(201) + 0.5) / 201)
 LARGEST = 690.0  # of a logarithm, so that the functional stays finite
 
 
@@ -183,7 +182,7 @@ def _rise(errors: Array, parameters: int, loss: Loss) -> float:
     width = 0.9 * max(min(float(np.std(errors)), float(quartiles[1] - quartiles[0]) / 1.34), 1e-12) * n**-0.2
     bend = float(np.mean(loss.slope(errors[:, None] + width * SMOOTH) * SMOOTH)) / (width * float(np.mean(SMOOTH**2)))
     psi2 = float(np.mean(loss.slope(errors) ** 2))
-    return float(0.5 * fisher.ppf(0.95, 1, max(n - parameters, 1)) * psi2 / max(bend, 1e-300))
+    return float(0.5 * fdtri(1, max(n - parameters, 1), 0.95) * psi2 / max(bend, 1e-300))
 
 
 def _read(quantity: Quantity, at: Array, value: Array, centre: float, lowest: float, rise: float) -> Profile:

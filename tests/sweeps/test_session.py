@@ -172,7 +172,15 @@ def test_a_probe_that_fails_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch)
         speed._measure(request)
 
 
+def held_by(module: str, *heavy: str) -> str:
+    code = f"import sys, {module}; print(set({heavy!r}) & set(sys.modules))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def test_a_driver_holds_neither_torch_nor_scipy() -> None:
-    code = "import sys, sixnd.sweeps.session; print({'torch', 'scipy', 'pandas', 'plotly'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    assert held_by("sixnd.sweeps.session", "torch", "scipy", "pandas", "plotly") == "set()"
+
+
+def test_a_report_needs_neither_torch_nor_scipys_distributions() -> None:
+    """Each takes a second or two to import, and a sweep writes its report again and again."""
+    assert held_by("sixnd.sweeps.results", "torch", "scipy.stats") == "set()"
