@@ -22,7 +22,7 @@ demo: setup
 	$(BIN)/sixnd demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile  # two processes; each file stays on one
 
 lint: setup
 	@mkdir -p .typecheck && ln -sfn .. .typecheck/sixnd
