@@ -17,7 +17,7 @@ from ..models.config import ModelConfig
 from ..train.corpus.build import build_corpus, built_corpus, corpora_root, open_corpus
 from ..train.corpus.spec import CorpusSpec
 from ..train.corpus.store import Corpus
-from ..train.machine import has_compiler, usable_cores
+from ..train.machine import has_compiler, how_trained, usable_cores
 from ..train.memory import training_bytes
 from ..train.speed import Probed, device_facts, probed, speeds_of
 from .conclusion import conclude
@@ -179,11 +179,12 @@ def _speeds(
     models, batch_tokens = {run.model for run in grid.runs}, sweep.train.batch_tokens
     if past.tokens_per_s:
         device = in_turns(sweep, device_facts(sweep.workers))
+        how = how_trained(device.device, device.compiled, grid.precision)
         by_shape = {(model.n_layers, model.d_model): model for model in models}
         measured = {
             by_shape[n_layers, d_model]: speed
             for (name, n_layers, d_model), speed in past.tokens_per_s.items()
-            if name == device.device and (n_layers, d_model) in by_shape
+            if f"{name},".startswith(f"{how},") and (n_layers, d_model) in by_shape  # stacked runs say so behind it
         }
         if measured:
             return device, speeds_of(models, measured)

@@ -24,6 +24,7 @@ from .divergence import Diverged, LossWatch
 from .documents import save_document_losses
 from .evaluate import HeldOutWindows, evaluate
 from .graph import GraphedStep, open_streams
+from .machine import how_trained
 from .optimizer import build_optimizer
 from .progress import Listener, Progress, StepClock, TqdmListener
 from .ranks import ALONE, Ranks
@@ -132,7 +133,7 @@ def train(
     if ranks.first and kept:
         kept.finish()
     processes = f"{ranks.world} x " if ranks.world > 1 else ""
-    how = f"{processes}{device_name(device)}, {'compiled' if compiled else 'eager'} {spec.precision}"
+    how = processes + how_trained(device_name(device), compiled, spec.precision)
     curve = curve_of(spec, state)
     return record_of(spec, corpus, test_loss, error, curve, clock.tokens_per_s, time.perf_counter() - started, how)
 

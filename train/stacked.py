@@ -28,6 +28,7 @@ from .documents import save_document_losses
 from .evaluate import HeldOutLoss, HeldOutWindows, evaluate
 from .graph import GraphedStep, open_streams
 from .loop import CHECKPOINT_SECONDS, DTYPES, LOG_EVERY, Stopped, check_fits, learning_rate, never
+from .machine import how_trained
 from .progress import Listener, Progress, StepClock, TqdmListener
 from .record import CurvePoint, RunRecord
 from .result import diverged_in_words, record_of
@@ -207,7 +208,7 @@ def train_stacked(
     if kept:
         kept.finish()
     wall_s = (time.perf_counter() - started) / n_models
-    how = f"{device_name(device)}, {'compiled' if compiled else 'eager'} {spec.precision}, one of {n_models} stacked"
+    how = f"{how_trained(device_name(device), compiled, spec.precision)}, one of {n_models} stacked"
     errors = {
         m: diverged_in_words(end, learning_rate(specs[m], end.step - 1), spec.n_steps)
         for m, end in state.watch.ended.items()

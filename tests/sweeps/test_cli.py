@@ -66,6 +66,12 @@ def test_running_again_trains_nothing(home: Path) -> None:
     assert (home / "sweeps-out/small/fit.json").read_bytes() == before
 
 
+def test_a_sweep_with_runs_of_its_own_is_not_probed(home: Path) -> None:
+    """Not even for a shape that it has not trained yet."""
+    grown = sixnd("plan", "small.toml", "shapes=[[1,32],[2,32],[3,32]]", cwd=home)
+    assert "9 runs in 3 trunks, 3 to train" in grown.stdout and "timing" not in grown.stdout
+
+
 def test_status_fit_predict_and_report_read_the_folder(home: Path) -> None:
     assert "6 done" in sixnd("status", "sweeps-out/small", cwd=home).stdout
     printed = sixnd("fit", "sweeps-out/small", "--bootstrap", "50", "--json", "-", cwd=home).stdout

@@ -92,8 +92,9 @@ def test_a_sweep_that_has_started_keeps_the_cells_it_chose(home: Path, monkeypat
     assert keys(prepare("own.toml", (), None, None, unheard, budget="900h")) == keys(whole)
 
 
+@pytest.mark.parametrize("device", ["another chip, eager fp32", "a chip, compiled fp32", "2 x a chip, eager fp32"])
 def test_speeds_come_from_the_ledger_where_it_has_any_on_this_device(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     a_probe(monkeypatch, 1e8)
     before = prepare("own.toml", (), None, None, unheard)
@@ -101,14 +102,14 @@ def test_speeds_come_from_the_ledger_where_it_has_any_on_this_device(
     ledger = Ledger(home / "sweeps-out" / "own" / FILE)
     ledger.plan([planned_row(run)])
     with ledger.connection:
-        ledger.connection.execute("UPDATE runs SET state = 'done', device = 'another chip', tokens_per_s = 1.0")
+        ledger.connection.execute("UPDATE runs SET state = 'done', device = ?, tokens_per_s = 1.0", (device,))
     said: list[str] = []
     elsewhere = prepare("own.toml", (), None, None, said.append)
     assert elsewhere.costed.seconds.items() <= before.costed.seconds.items()
     assert said == ["4 models timed in fp32"]
     slow = 1e6 / training_flops(run.model).total  # a hundredth of the probed speed
     with ledger.connection:
-        ledger.connection.execute("UPDATE runs SET device = 'a chip', tokens_per_s = ?", (slow,))
+        ledger.connection.execute("UPDATE runs SET device = 'a chip, eager fp32', tokens_per_s = ?", (slow,))
     ledger.close()
     said.clear()
     after = prepare("own.toml", (), None, None, said.append)
