@@ -64,11 +64,12 @@ def train(
     sweep = single_run(overrides, tokens, params, shape, corpus, lr, seed)
     _become_a_worker()
     device = pick_device()
-    sweep = in_precision(sweep, native_precision(device))
+    native = native_precision(device)
+    sweep = in_precision(sweep, native)
     root = corpora_root(corpora)
     built = build_corpus(sweep.corpus, root, _say)
     (spec,) = make_plan(sweep, built, impossible).runs
-    if warning := emulated(spec.precision, native_precision(device), device_name(device)):
+    if warning := emulated(spec.precision, native, device_name(device)):
         _say(warning)
     folder = out or Path("runs") / run_name(spec)
     _refuse_other_contents(folder, spec)

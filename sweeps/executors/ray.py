@@ -15,6 +15,7 @@ from typing import Any
 
 from ...train.files import atomic_file
 from ...train.machine import worker_environment
+from ...train.memory import MOST_STACKED
 from ...train.progress import Progress
 from ..live import LiveFile
 from .interface import Job, Outcome, Places
@@ -25,7 +26,6 @@ from .worker import STOP
 
 LOOK_EVERY_S = 1.0  # at the nodes, and at the desk
 WAIT_FOR_NODES_S = 300.0  # a batch system may take minutes to replace a node
-STACKED_PER_GPU = 8
 
 
 class ClusterLost(Exception):
@@ -55,7 +55,7 @@ class RayExecutor:
         gpus_per_run: share of one GPU that a run takes up: 0.25 packs four.
         store: URL of checkpoints and corpora where nodes share no disk.
         most_stacked: runs of one shape as one program, where each has a whole GPU; None where no GPU is here to ask for its
-            memory: then STACKED_PER_GPU, which the driver trains one by one should they not fit.
+            memory: then MOST_STACKED, which the driver trains one by one should they not fit.
 
     Raises:
         SpecError: Ray is not installed, no cluster answers at `address`, or `store` is no URL that fsspec opens.
@@ -73,7 +73,7 @@ class RayExecutor:
         self.places = Places(*(path.resolve() for path in vars(places).values()))
         self.cpus_per_run, self.gpus_per_run, self.store_url = cpus_per_run, gpus_per_run, store
         self.store = Store(store) if store else None
-        self.stacked = most_stacked or STACKED_PER_GPU
+        self.stacked = most_stacked or MOST_STACKED
         self.slots: dict[int, Slot] = {}
         self.running: dict[int, Job] = {}
         self.refused: dict[str, str] = {}  # why, by node

@@ -17,12 +17,13 @@ import pytest
 from sixnd.sweeps.driver import run_sweep
 from sixnd.sweeps.executors.interface import Outcome
 from sixnd.sweeps.executors.local import LocalExecutor
-from sixnd.sweeps.executors.ray import STACKED_PER_GPU, RayExecutor
+from sixnd.sweeps.executors.ray import RayExecutor
 from sixnd.sweeps.executors.remote import Desk, RemoteWorker
 from sixnd.sweeps.planning.plan import make_plan
 from sixnd.sweeps.toml import SpecError
 from sixnd.train.corpus.store import Corpus
 from sixnd.train.loop import train
+from sixnd.train.memory import MOST_STACKED
 from sixnd.train.record import RunRecord
 
 from tests.sweeps.ray_child import long_run, places_in, smaller_sweep
@@ -220,7 +221,7 @@ def test_the_desk_passes_on_each_progress_once_and_the_request_to_stop() -> None
 
 @pytest.mark.parametrize(
     ("gpus", "store", "known", "stacked"),
-    [(1.0, None, 3, 3), (1.0, None, None, STACKED_PER_GPU), (0.5, None, 3, 1), (0.0, None, None, 1), (1.0, "s", 3, 1)],
+    [(1.0, None, 3, 3), (1.0, None, None, MOST_STACKED), (0.5, None, 3, 1), (0.0, None, None, 1), (1.0, "s", 3, 1)],
 )
 def test_runs_are_stacked_as_the_gpu_holds_them(
     gpus: float, store: str | None, known: int | None, stacked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
