@@ -95,6 +95,7 @@ def prepare(
     budget: str | None = None,
     fit: str | None = None,
     noise: float | None = None,
+    to_train: bool = False,
 ) -> Session:
     """Everything up to training; builds the corpus where it is not built yet.
 
@@ -103,6 +104,7 @@ def prepare(
         budget: '2h', '90m' or '1e18', in place of the spec's.
         fit: a fit.json whose law and noise the grid is judged under.
         noise: standard deviation of log L between equal runs, in place of the fit's.
+        to_train: refuses a folder whose runs have other settings, before anything is measured; a plan may ask what if.
 
     Raises:
         SpecError, CorpusError, LedgerError: one line for each thing that is wrong.
@@ -115,6 +117,8 @@ def prepare(
     sweep = with_precision(sweep, folder)
     corpus = built_corpus(sweep.corpus, root) or open_corpus(in_own_process(_build, sweep.corpus, root, say))
     grid = make_plan(sweep, corpus, rule=rule_of(sweep, folder))
+    if to_train and (grid.rule or not sweep.tuning) and (folder / FILE).is_file():
+        _refuse_others(sweep, folder, grid.rule)
     past = _Past.of(folder, sweep)
     plan = grid if past.chosen is None else grid.only(past.chosen)
     if past.finished.issuperset(key for trunk in plan.trunks for key in trunk.keys):
@@ -135,6 +139,14 @@ def prepare(
     expected = forecast(plan, seconds, device.slots, device.compiled, pack.most_stacked or 1)
     costed = Costed(plan, seconds, expected, device.kind, corpus.manifest.test.documents)
     return Session(sweep, corpus, grid, plan, folder, root, past.finished, costed, device.device, guess, pack, say)
+
+
+def _refuse_others(sweep: SweepSpec, folder: Path, rule: str | None) -> None:
+    ledger = open_ledger(folder)
+    try:
+        refuse_other_settings(ledger, sweep, folder, rule)
+    finally:
+        ledger.close()
 
 
 def _build(spec: CorpusSpec, root: Path, say: Callable[[str], None]) -> str:
@@ -222,12 +234,6 @@ def train_and_report(session: Session, bootstrap: int, console: Console) -> None
     """
     start = time.perf_counter()
     seconds = session.costed.seconds
-    if (session.out / FILE).is_file():
-        ledger = open_ledger(session.out)
-        try:
-            refuse_other_settings(ledger, session.sweep, session.out, session.plan.rule)
-        finally:
-            ledger.close()
     if seconds:
         session.show(console)
         if not has_compiler():

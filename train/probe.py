@@ -1,14 +1,13 @@
 """How fast this machine trains a few shapes, with every slot busy: `python -m sixnd.train.probe`, request and answer as JSON.
 
 It runs in its own process, so that a driver that plans and waits never holds torch. Each shape is timed eagerly, for compiling one
-takes longer than all of that. What compilation saves is measured at the middle width alone, which is compiled on one core while
-the shapes are timed on another, and carried over to the rest: it saves passes over activations, whose time follows their
-width (LOG.md has the figures). The code stays in torch's cache, so that a sweep which trains that width finds it there.
+takes longer than all of that. Compilation saves passes over activations and none of the matrix products. On a CPU it is reckoned as
+SAVED of what a profile finds outside the products; on a GPU it is measured at the middle width and carried over to the
+others, in proportion to the width. LOG.md has the figures.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -18,6 +17,8 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
+from pydantic import TypeAdapter
+from torch.profiler import ProfilerActivity, profile
 
 from ..models.config import ModelConfig
 from ..models.stack import StackedTransformer
@@ -46,6 +47,11 @@ from .speed import Probed, ProbeRequest
 from .stacked import StackedStep
 
 LEAST_REPEATS, MOST_REPEATS = 3, 50
+SAVED = (
+    0.5  # by compilation, of a CPU's seconds outside matrix products: .37 to .57 in thirteen shapes and two precisions
+)
+PRODUCTS = frozenset({"aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm"})
+PROFILED = 2  # steps
 DEPTH = 3  # against a depth of 1, of the models that show what compilation saves
 MOST_GAIN = 3.0  # of compilation; 2.2 was the most seen, in the smallest models
 MOST_TIMED = 5
@@ -110,6 +116,13 @@ class Trial:
         start = time.perf_counter()
         self.step()
         return time.perf_counter() - start
+
+    def outside_products(self) -> float:
+        """Share of a step's seconds that a CPU spends on anything but matrix products."""
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            seconds = sum(self.seconds() for _ in range(PROFILED))
+        products_us: float = sum(row.self_cpu_time_total for row in profiled.key_averages() if row.key in PRODUCTS)
+        return 1 - products_us / 1e6 / seconds
 
 
 def _one_step(spec: RunSpec, rows: int, device: torch.device, compiled: bool) -> Callable[[], object]:
@@ -176,39 +189,37 @@ def spread(request: ProbeRequest, device: torch.device, memory_bytes: int) -> tu
 
 
 def speeds(request: ProbeRequest, device: torch.device, slots: int, compiled: bool) -> tuple[float, ...]:
-    """Eager ones, measured by another process on another core where there is one, and what compilation adds to them."""
-    others = 0 if device.type == "cuda" else min(slots, usable_cores()) - 1
-    helpers = [_start("--time", request)] if others else []
-    helpers += [_start("--companion", request) for _ in range(others - compiled)]
+    """Tokens/s of one worker for each of the models, while every other core that would train is busy too."""
+    if device.type == "cuda":
+        return speeds_on_gpu(request, device, compiled)
+    companions = [_companion(request.precision) for _ in range(min(slots, usable_cores()) - 1)]
     try:
-        trials = trials_of_compilation(request, device) if compiled else []
-        eager = _answer(helpers[0]) if helpers else eager_speeds(request, device)
-        if helpers:
-            _tell(helpers[0], "\n")
-        saved = saved_by_compilation(trials, request) if compiled else Saved()
+        return speeds_on_cpu(request, device, compiled)
     finally:
-        for helper in helpers:
-            helper.kill()
-            helper.wait()
-    return tuple(saved.applied(model, speed) for model, speed in zip(request.models, eager, strict=True))
+        for companion in companions:
+            companion.kill()
+            companion.wait()
 
 
-def eager_speeds(request: ProbeRequest, device: torch.device) -> list[float]:
-    """Tokens/s of each shape; on a GPU one after another, for together they may not fit."""
-    groups = [(model,) for model in request.models] if device.type == "cuda" else [request.models]
+def speeds_on_cpu(request: ProbeRequest, device: torch.device, compiled: bool) -> tuple[float, ...]:
+    """Of all models in turns, eagerly; less SAVED of what they spend outside products."""
+    trials = [Trial.of(model, request, device, compiled=False) for model in request.models]
+    eager = [median(times) for times in _timed(trials, request.seconds)]
+    left = [1 - SAVED * trial.outside_products() if compiled else 1.0 for trial in trials]
+    return tuple(trial.tokens / (s * share) for trial, s, share in zip(trials, eager, left, strict=True))
+
+
+def speeds_on_gpu(request: ProbeRequest, device: torch.device, compiled: bool) -> tuple[float, ...]:
+    """Of one model after another, for together they may not fit, eagerly; less what compilation saves at the middle width."""
+    saved = saved_by_compilation(trials_of_compilation(request, device), request) if compiled else Saved()
     measured = []
-    for group in groups:
-        measured += _eager_speeds_of(group, request, request.seconds / len(groups), device)
+    for model in request.models:
         release_memory()
-    return measured
-
-
-def _eager_speeds_of(
-    models: Sequence[ModelConfig], request: ProbeRequest, seconds: float, device: torch.device
-) -> list[float]:
-    trials = [Trial.of(model, request, device, compiled=False) for model in models]
-    took = _timed(trials, seconds)
-    return [trial.tokens / median(times) for trial, times in zip(trials, took, strict=True)]
+        trial = Trial.of(model, request, device, compiled=False)
+        (times,) = _timed([trial], request.seconds / len(request.models))
+        measured.append(saved.applied(model, trial.tokens / median(times)))
+        del trial
+    return tuple(measured)
 
 
 def trials_of_compilation(request: ProbeRequest, device: torch.device) -> list[Trial]:
@@ -237,27 +248,10 @@ def _timed(trials: Sequence[Trial], seconds: float) -> list[list[float]]:
     return took
 
 
-def _start(role: str, request: ProbeRequest) -> subprocess.Popen[str]:
-    """Another process of this module, in the environment of a worker."""
-    command, environment = [sys.executable, "-m", "sixnd.train.probe", role], os.environ | worker_environment()
-    started = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    _tell(started, request.model_dump_json() + "\n")
-    return started
-
-
-def _tell(helper: subprocess.Popen[str], words: str) -> None:
-    assert helper.stdin is not None
-    helper.stdin.write(words)
-    helper.stdin.flush()
-
-
-def _answer(helper: subprocess.Popen[str]) -> list[float]:
-    assert helper.stdout is not None
-    line = helper.stdout.readline()
-    if not line:
-        raise RuntimeError(f"timing the models failed with exit code {helper.wait()}")
-    measured: list[float] = json.loads(line)
-    return measured
+def _companion(precision: Precision) -> subprocess.Popen[bytes]:
+    """Another process of this module, in the environment of a worker, which keeps a core as busy as one."""
+    command = [sys.executable, "-m", "sixnd.train.probe", precision]
+    return subprocess.Popen(command, env=os.environ | worker_environment(), stdin=subprocess.DEVNULL)
 
 
 def _keep_busy(precision: Precision) -> None:
@@ -274,20 +268,14 @@ def _memory_bytes(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def main(role: str) -> None:
-    """A probe, or one of the processes that it starts and kills."""
+def main(arguments: list[str]) -> None:
+    """A probe, or with a precision one of the processes that it starts and kills."""
     torch.set_num_threads(1)
-    request = ProbeRequest.model_validate_json(sys.stdin.readline())
-    if role == "--companion":
-        _keep_busy(request.precision)
-        return
-    if role == "--time":
-        print(json.dumps(eager_speeds(request, pick_device())), flush=True)
-        sys.stdin.readline()  # until then the probe compiles, which a busy core beside it would slow down
-        _keep_busy(request.precision)
-        return
-    print(probe(request).model_dump_json())
+    if arguments:
+        _keep_busy(TypeAdapter(Precision).validate_python(arguments[0]))
+    else:
+        print(probe(ProbeRequest.model_validate_json(sys.stdin.readline())).model_dump_json())
 
 
 if __name__ == "__main__":
-    main(sys.argv[-1])
+    main(sys.argv[1:])

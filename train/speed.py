@@ -22,7 +22,7 @@ from .files import atomic_file
 from .machine import cpu_name, has_compiler, usable_cores, worker_environment
 from .settings import Precision
 
-PROBE_S = 5.0  # of timing each shape eagerly, while another process compiles for longer
+PROBE_S = 5.0  # of timing all shapes together
 FRESH_S = 24 * 3600.0
 
 
@@ -110,9 +110,7 @@ def _kept(request: ProbeRequest, say: Callable[[str], None]) -> Probed:
     except (OSError, ValidationError):
         pass  # measured again
     if request.models:
-        say(
-            "timing a few models on this machine: about 20 seconds, the first time on it up to twice that; kept for a day"
-        )
+        say("timing a few models on this machine: about 15 seconds; kept for a day")
     answer = _measure(request)
     try:
         with atomic_file(path) as file:

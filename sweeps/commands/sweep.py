@@ -82,7 +82,7 @@ def run(
     from .tune import tune
 
     def prepared() -> Session:
-        return prepare(spec, overrides, out, corpora, budget=budget, fit=fit, noise=noise)
+        return prepare(spec, overrides, out, corpora, budget=budget, fit=fit, noise=noise, to_train=True)
 
     session = prepared()
     if session.sweep.tuning and session.plan.rule is None:

@@ -15,6 +15,7 @@ from sixnd.models.config import ModelConfig
 from sixnd.models.flops import training_flops
 from sixnd.sweeps import precision as precisions
 from sixnd.sweeps import session as sessions
+from sixnd.sweeps.ledger.settings import flat
 from sixnd.sweeps.ledger.store import FILE, Ledger
 from sixnd.sweeps.planning.plan import planned_row
 from sixnd.sweeps.session import Session, prepare
@@ -119,6 +120,21 @@ def test_speeds_come_from_the_ledger_where_it_has_any_on_this_device(
         assert seconds == pytest.approx(100 * before.costed.seconds[key], rel=1e-6)
 
 
+def test_other_settings_are_refused_before_anything_is_measured(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_probe(monkeypatch, 1e8)
+    first = prepare("own.toml", (), None, None, unheard, to_train=True)
+    ledger = Ledger(home / "sweeps-out" / "own" / FILE)
+    ledger.set_meta("settings", json.dumps(flat(first.sweep.settings())))
+    ledger.close()
+    prepare("own.toml", (), None, None, unheard, to_train=True)
+    assert (
+        prepare("own.toml", ("train.precision=bf16",), None, None, unheard).sweep.train.precision == "bf16"
+    )  # what if
+    monkeypatch.setattr(sessions, "probed", lambda *_: pytest.fail("probed"))
+    with pytest.raises(SpecError, match=r"own: its runs were trained with train\.precision = 'fp32', not 'bf16'"):
+        prepare("own.toml", ("train.precision=bf16",), None, None, unheard, to_train=True)
+
+
 def test_what_does_not_fit_the_memory_is_refused_by_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a_probe(monkeypatch, 1e8, memory_bytes=10**8)
     with pytest.raises(SpecError) as error:
@@ -157,7 +173,7 @@ def test_the_probe_answers_for_each_shape_and_is_kept_for_a_day(
     models = {ModelConfig.from_shape(1, width, 300, 16) for width in (32, 64)}
     said: list[str] = []
     first = probed(models, 64, "bf16", slots=1, say=said.append)
-    assert len(said) == 1 and "20 seconds" in said[0]
+    assert len(said) == 1 and "15 seconds" in said[0]
     assert set(first.speeds) == models and min(first.tokens_per_s) > 0
     assert (first.slots, first.kind in ("cpu", "cuda"), first.compiled) == (1, True, False)
     facts = device_facts(slots=1)

@@ -1,9 +1,8 @@
-"""The probe: what it times, and how the gain of compilation at one width is carried over to the others."""
+"""The probe: what it times, and what compilation saves of it."""
 
 from __future__ import annotations
 
 import subprocess
-import sys
 
 import pytest
 import sixnd.train.probe as probing
@@ -11,7 +10,20 @@ import torch
 from sixnd.models.config import ModelConfig
 from sixnd.train.device import native_precision, pick_device
 from sixnd.train.machine import has_compiler, usable_cores
-from sixnd.train.probe import LARGEST_ON_CPU, MOST_GAIN, MOST_TIMED, Saved, Trial, probe, saved_by_compilation, spread
+from sixnd.train.probe import (
+    LARGEST_ON_CPU,
+    MOST_GAIN,
+    MOST_TIMED,
+    SAVED,
+    Saved,
+    Trial,
+    probe,
+    saved_by_compilation,
+    speeds_on_cpu,
+    speeds_on_gpu,
+    spread,
+)
+from sixnd.train.settings import Precision
 from sixnd.train.speed import ProbeRequest
 
 MODELS = tuple(ModelConfig.from_shape(1, width, 300, 16) for width in (32, 48, 64))
@@ -88,25 +100,48 @@ def test_runs_that_are_alike_are_timed_as_one_program() -> None:
     assert answer.stacked == (3 if torch.cuda.is_available() else 1) and min(answer.tokens_per_s) > 0
 
 
+def test_what_a_step_spends_outside_products() -> None:
+    matrix, vector = torch.randn(512, 512), torch.randn(1 << 20)
+    products = Trial(lambda: [matrix @ matrix for _ in range(20)] and None, tokens=64)
+    passes = Trial(lambda: [vector * 2 for _ in range(20)] and None, tokens=64)
+    assert products.outside_products() < 0.2 and passes.outside_products() == 1
+
+
+def test_compilation_saves_passes_and_no_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = iter(trials_that_take((2.0, 1.0, 0.5)) * 2)
+    monkeypatch.setattr(Trial, "of", lambda *_, **__: next(trials))
+    monkeypatch.setattr(Trial, "outside_products", lambda trial: trial.seconds() / 4)
+    assert speeds_on_cpu(REQUEST, torch.device("cpu"), compiled=False) == pytest.approx((32, 64, 128))
+    left = [1 - SAVED * share for share in (0.5, 0.25, 0.125)]
+    assert speeds_on_cpu(REQUEST, torch.device("cpu"), compiled=True) == pytest.approx(
+        (32 / left[0], 64 / left[1], 128 / left[2])
+    )
+
+
 @pytest.mark.skipif(usable_cores() < 2, reason="one core: nothing is timed beside anything")
-def test_another_process_times_the_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probing, "eager_speeds", lambda *_: pytest.fail("timed in the probe itself"))
-    answer = probe(REQUEST.model_copy(update={"slots": 2}))
-    assert answer.slots == 2 and not answer.compiled and len(answer.tokens_per_s) == 3 and min(answer.tokens_per_s) > 0
+def test_every_other_core_is_kept_busy_and_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
 
-
-@pytest.mark.skipif(usable_cores() < 2, reason="one core: there is no other process")
-def test_a_helper_that_dies_is_an_error_and_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[subprocess.Popen[str]] = []
-
-    def dies(*_: str) -> subprocess.Popen[str]:
-        started.append(subprocess.Popen([sys.executable, "-c", "exit(3)"], stdout=subprocess.PIPE, text=True))
+    def companion(precision: Precision) -> subprocess.Popen[bytes]:
+        started.append(probing_companion(precision))
         return started[-1]
 
-    monkeypatch.setattr(probing, "_start", dies)
-    with pytest.raises(RuntimeError, match="exit code 3"):
+    def fails(*_: object) -> None:
+        assert len(started) == 1 and started[0].poll() is None
+        raise RuntimeError("timed")
+
+    probing_companion = probing._companion
+    monkeypatch.setattr(probing, "_companion", companion)
+    monkeypatch.setattr(probing, "speeds_on_cpu", fails)
+    with pytest.raises(RuntimeError, match="timed"):
         probe(REQUEST.model_copy(update={"slots": 2}))
-    assert all(process.returncode is not None for process in started)
+    assert started[0].returncode is not None
+
+
+@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler on this machine")
+def test_what_compilation_saves_is_measured_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE")
+    assert min(speeds_on_gpu(REQUEST, torch.device("cpu"), compiled=True)) > 0
 
 
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler on this machine")
