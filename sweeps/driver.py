@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..train.record import CurvePoint, RunRecord
-from ..train.spec import RunSpec, Stack, branch_file
+from ..train.spec import RunSpec, Stack
 from .executors.interface import Executor, Job, Outcome, Places
 from .lanes import Lanes
 from .ledger.settings import first_difference, flat
@@ -123,7 +123,7 @@ class _Sweep:
         self.started, self.spent_before = time.monotonic(), float(ledger.meta(SPENT) or 0.0)
         self.disk_full: str | None = None
         self.executor = open_executor(self.places)
-        self.lanes = Lanes.of(plan.trunks, done, self.executor.most_stacked, costs, self._has_branched)
+        self.lanes = Lanes.of(plan.trunks, done, self.executor.most_stacked, costs, self.executor.has_branched)
         self.report = LiveReport(out, corpora, len(plan.runs))
         self.bar = tqdm(total=sum(self.work.values()), unit="tok", unit_scale=True, desc=f"{len(self.work)} runs")
         if ledger.network:
@@ -176,11 +176,6 @@ class _Sweep:
             self.report.poll(len(self.ended))
             self._show()
 
-    def _has_branched(self, job: Job) -> bool:
-        """Whether a job's branch point lies on our disk; where it goes to a store, no trunk is shared by two slots."""
-        specs = job.specs
-        return (self.places.checkpoints / branch_file(specs[0] if len(specs) == 1 else Stack(specs))).exists()
-
     def _start_next(self, slot: int) -> None:
         if (job := self.lanes.take(slot)) is None:
             return
@@ -204,6 +199,7 @@ class _Sweep:
             self.ledger.back_to("planned", job.keys, "lost", outcome.error)
         elif len(self.lanes.on_slot[slot][1].specs) > 1:
             job = self.lanes.apart(slot)
+            shutil.rmtree(self.places.checkpoints / job.named.trunk_key, ignore_errors=True)  # of no use to single runs
             self.bar.write(f"{_name(job)}: {outcome.error}; trying one by one")
             self.ledger.back_to("planned", job.keys, "lost", outcome.error)
             self.attempts |= dict.fromkeys(job.keys, 0)

@@ -9,7 +9,7 @@ from typing import Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...train.record import CurvePoint, RunRecord
-from ...train.spec import RunSpec
+from ...train.spec import RunSpec, Stack, branch_file
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,10 @@ class Places:
     checkpoints: Path
     live: Path  # progress of running jobs, and the request to stop
     documents: Path  # losses of the held-out documents
+
+    def holds_branch(self, job: Job) -> bool:
+        """Whether the state in which a job leaves its trunk is there."""
+        return (self.checkpoints / branch_file(job.named)).exists()
 
 
 class Job(BaseModel):
@@ -32,6 +36,11 @@ class Job(BaseModel):
     @property
     def keys(self) -> tuple[str, ...]:
         return tuple(spec.key for spec in self.specs)
+
+    @property
+    def named(self) -> RunSpec | Stack:
+        """Under whose name its checkpoints go."""
+        return self.specs[0] if len(self.specs) == 1 else Stack(self.specs)
 
 
 class Outcome(BaseModel):
@@ -59,6 +68,9 @@ class Executor(Protocol):
 
     def submit(self, slot: int, job: Job) -> None:
         """Hands a job to an idle slot."""
+
+    def has_branched(self, job: Job) -> bool:
+        """Whether another slot can go on with a job's trunk from where the job leaves it."""
 
     def completed(self, timeout: float) -> list[tuple[int, Outcome]]:
         """(slot, outcome) of the jobs that ended, after at most `timeout` seconds."""

@@ -35,6 +35,10 @@ class LocalExecutor:
         """Hands a job to an idle slot."""
         self.running[slot] = self.pools[slot].schedule(train_job, args=(job.model_dump_json(), self.places))
 
+    def has_branched(self, job: Job) -> bool:
+        """Whether another slot can go on with a job's trunk."""
+        return self.places.holds_branch(job)
+
     def completed(self, timeout: float) -> list[tuple[int, Outcome]]:
         """(slot, outcome) of the jobs that ended, after at most `timeout` seconds."""
         deadline = time.monotonic() + timeout

@@ -23,7 +23,7 @@ from filelock import FileLock
 from ...train.corpus.manifest import MANIFEST
 from ...train.corpus.spec import CorpusError
 from ...train.corpus.store import damaged_files, read_corpus
-from ...train.spec import RunSpec
+from ...train.spec import RunSpec, Stack
 from ..toml import SpecError
 
 PUSH_EVERY_S = 1.0
@@ -45,6 +45,12 @@ class Store:
         root = PurePosixPath(self._at(""))
         found = self.fs.find(self._at(folder)) if self.fs.exists(self._at(folder)) else []
         return {str(PurePosixPath(path).relative_to(root)) for path in found if not path.endswith(PARTIAL)}
+
+    def holds(self, name: str) -> bool:
+        """Whether a file is there; not, where the store is out of reach."""
+        with suppress(Exception):  # every store has errors of its own
+            return bool(self.fs.exists(self._at(name)))
+        return False
 
     def put(self, file: Path, name: str) -> None:
         """Uploads under another name, then moves: a reader never sees half a file."""
@@ -111,9 +117,9 @@ def pull_corpus(store: Store, corpora: Path, name: str) -> None:
 
 
 class TrunkMirror:
-    """The checkpoints of a run's trunk, here and in the store."""
+    """The checkpoints of the trunk of a run, or of a stack of runs, here and in the store."""
 
-    def __init__(self, store: Store, checkpoints: Path, spec: RunSpec) -> None:
+    def __init__(self, store: Store, checkpoints: Path, spec: RunSpec | Stack) -> None:
         self.store, self.root, self.spec = store, checkpoints, spec
         self.in_store: set[str] = set()  # that we put there or have read: ours to remove once they are superfluous
 

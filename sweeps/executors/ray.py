@@ -17,6 +17,7 @@ from ...train.files import atomic_file
 from ...train.machine import worker_environment
 from ...train.memory import MOST_STACKED
 from ...train.progress import Progress
+from ...train.spec import branch_file
 from ..live import LiveFile
 from .interface import Job, Outcome, Places
 from .mirror import Store, push_corpus
@@ -79,6 +80,7 @@ class RayExecutor:
         self.refused: dict[str, str] = {}  # why, by node
         self.corpora_in_store: set[str] = set()
         self.trunks: set[str] = set()
+        self.asked: dict[str, float] = {}  # when the store was, by branch point
         self.alive: set[str] = set()  # nodes
         self._numbers, self._next_look, self._served_at = 0, 0.0, time.monotonic()
         for folder in (self.places.live, self.places.documents, self.places.checkpoints):
@@ -93,8 +95,8 @@ class RayExecutor:
 
     @property
     def most_stacked(self) -> int:
-        """Runs of one shape as one program where a run has a whole GPU; a store mirrors the trunks of single runs."""
-        return self.stacked if self.gpus_per_run >= 1 and not self.store_url else 1
+        """Runs of one shape as one program where a run has a whole GPU."""
+        return self.stacked if self.gpus_per_run >= 1 else 1
 
     def idle_slots(self) -> list[int]:
         """Slots that take a job now; none while the cluster is starting, or between the loss of a node and its successor.
@@ -113,15 +115,24 @@ class RayExecutor:
 
     def submit(self, slot: int, job: Job) -> None:
         """Hands a job to an idle slot."""
-        for spec in job.specs:
-            if self.store and spec.corpus not in self.corpora_in_store:
-                push_corpus(self.store, self.places.corpora, spec.corpus)
-                self.corpora_in_store.add(spec.corpus)
-            # The driver removes this folder once the trunk is of no more use; the store follows.
-            (self.places.checkpoints / spec.trunk_key).mkdir(exist_ok=True)
-            self.trunks.add(spec.trunk_key)
+        if self.store and (corpus := job.specs[0].corpus) not in self.corpora_in_store:
+            push_corpus(self.store, self.places.corpora, corpus)
+            self.corpora_in_store.add(corpus)
+        # The driver removes this folder once the trunk is of no more use; the store follows.
+        (self.places.checkpoints / job.named.trunk_key).mkdir(exist_ok=True)
+        self.trunks.add(job.named.trunk_key)
         self.running[slot] = job
         self.slots[slot].result = self.slots[slot].worker.train.remote(job.model_dump_json())
+
+    def has_branched(self, job: Job) -> bool:
+        """Whether another slot can go on with a job's trunk; the store is asked once a second at most."""
+        if self.store is None:
+            return self.places.holds_branch(job)
+        name, now = f"checkpoints/{branch_file(job.named)}", time.monotonic()
+        if now < self.asked.get(name, 0.0) + LOOK_EVERY_S:
+            return False
+        self.asked[name] = now
+        return self.store.holds(name)
 
     def completed(self, timeout: float) -> list[tuple[int, Outcome]]:
         """(slot, outcome) of the jobs that ended, after at most `timeout` seconds; one outcome for every submission."""

@@ -12,11 +12,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from ...train.progress import Progress
 from .interface import Job, Outcome, Places
@@ -24,6 +26,7 @@ from .mirror import Store, TrunkMirror, pull_corpus
 from .worker import StopFile, start_worker, train_specs
 
 REPORT_EVERY_S = 1.0
+LOCK = ".lock"
 
 
 class Desk:
@@ -92,9 +95,9 @@ class RemoteWorker:
         self.store = Store(store) if store else None
         if store:
             cache = node_cache(store)
-            self.places = Places(cache / "corpora", cache / "checkpoints", cache / "live", cache / "documents")
-            self.places.live.mkdir(parents=True, exist_ok=True)
-        self.trunks: set[str] = set()  # whose checkpoints are in this node's cache because of us
+            own, self.lock = worker_folder(cache)
+            self.places = Places(cache / "corpora", own / "checkpoints", own / "live", own / "documents")
+            self.places.live.mkdir()
 
     def refuses(self, sixnd: str, marker: Path) -> str | None:
         """Why this node cannot serve the driver, which runs that version of sixnd and left `marker`."""
@@ -130,16 +133,13 @@ class RemoteWorker:
     ) -> Outcome:
         if self.store is None:
             return train_specs(job, places, listener, stop)
-        trunks = {spec.trunk_key for spec in job.specs}
-        for trunk in self.trunks - trunks:  # the store has it; here it would only fill the disk
-            shutil.rmtree(places.checkpoints / trunk, ignore_errors=True)
-        self.trunks = trunks
-        with ExitStack() as mirrored:
-            for spec in job.specs:
-                pull_corpus(self.store, places.corpora, spec.corpus)
-                mirror = TrunkMirror(self.store, places.checkpoints, spec)
-                mirror.pull()
-                mirrored.enter_context(mirror.following())
+        pull_corpus(self.store, places.corpora, job.specs[0].corpus)
+        mirror = TrunkMirror(self.store, places.checkpoints, job.named)
+        for trunk in places.checkpoints.glob("*"):
+            if trunk.name != job.named.trunk_key:  # the store has it; here it would only fill the disk
+                shutil.rmtree(trunk, ignore_errors=True)
+        mirror.pull()
+        with mirror.following():
             return train_specs(job, places, listener, stop)
 
 
@@ -150,6 +150,22 @@ def node_cache(store: str) -> Path:
     if folder.stat().st_uid != os.getuid():
         raise PermissionError(13, "belongs to another user", str(folder))
     return folder / hashlib.sha256(store.encode()).hexdigest()[:12]
+
+
+def worker_folder(cache: Path) -> tuple[Path, BaseFileLock]:
+    """A folder for this process alone, for two may have a trunk at a time; it is ours while we hold the lock.
+
+    Folders of workers that are gone are removed.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / ".lock"):
+        for left in cache.glob("worker-*"):
+            with suppress(Timeout), FileLock(left / LOCK, timeout=0):
+                shutil.rmtree(left)
+        own = Path(tempfile.mkdtemp(prefix="worker-", dir=cache))
+        lock = FileLock(own / LOCK)
+        lock.acquire()
+    return own, lock
 
 
 def _first_line(error: Exception) -> str:

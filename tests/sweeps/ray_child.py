@@ -34,6 +34,13 @@ def smaller_sweep() -> SweepSpec:
     return small_sweep().model_copy(update={"shapes": [(1, 32), (6, 48)]})
 
 
+def stacked_sweep() -> SweepSpec:
+    """Two seeds of one shape, which cool down for most of their time: the next D can start on another slot meanwhile."""
+    sweep = small_sweep()
+    train = sweep.train.model_copy(update={"cooldown": 0.9})
+    return sweep.model_copy(update={"shapes": [(6, 48)], "tokens": [6400, 9600], "train": train})
+
+
 def long_run(corpus: str) -> RunSpec:
     """Of several seconds, so that it can be stopped on its way."""
     plan = make_plan(smaller_sweep(), open_corpus(corpus))
@@ -93,6 +100,22 @@ def sweep_with_losses(corpus: str, out: Path) -> None:
     print("killed", *killed)
 
 
+def sweep_without_a_disk(corpus: str, out: Path) -> None:
+    """Stacked runs on two nodes that have a GPU each, as Ray counts them, and share nothing but a store."""
+    from ray.cluster_utils import Cluster
+
+    node = NODE | {"num_gpus": 1}
+    head = node | {"node_ip_address": HEAD, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster.add_node(node_ip_address=SECOND, **node)
+    sweep, store = stacked_sweep(), (out / "store").as_uri()
+    plan = make_plan(sweep, open_corpus(corpus))
+    executor = partial(RayExecutor, address=cluster.address, gpus_per_run=1.0, store=store, most_stacked=2)
+    run_sweep(sweep, plan, out, places_in(out).corpora, executor, {})
+    cluster.shutdown()
+    print(*(path.relative_to(out) for path in (out / "store" / "checkpoints").rglob("*.pt")))
+
+
 def outcome_of_one_job(executor: RayExecutor, job: Job) -> Outcome:
     wait_until(executor.idle_slots, "a slot")
     slot = executor.idle_slots()[0]
@@ -132,6 +155,8 @@ def main(scene: str, corpora: str, corpus: str, out: str) -> None:
     os.environ["SIXND_CORPORA"] = corpora
     if scene == "losses":
         sweep_with_losses(corpus, Path(out))
+    elif scene == "store":
+        sweep_without_a_disk(corpus, Path(out))
     elif scene == "terminated":
         terminated_sweep(corpus, Path(out))
     else:

@@ -39,6 +39,9 @@ class Scripted:
         self.seen.append(job)
         self.jobs[slot] = job
 
+    def has_branched(self, _: Job) -> bool:
+        return False
+
     def completed(self, _: float) -> list[tuple[int, Outcome]]:
         jobs, self.jobs = self.jobs, {}
         return [(slot, self.answer(job)) for slot, job in jobs.items()]

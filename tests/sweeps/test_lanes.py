@@ -118,6 +118,9 @@ class Late:
         self.slots.append(slot)
         self.outcomes[slot] = train_specs(job, self.places, lambda _: None, lambda: False)
 
+    def has_branched(self, job: Job) -> bool:
+        return self.places.holds_branch(job)
+
     def completed(self, _: float) -> list[tuple[int, Outcome]]:
         oldest = next(iter(self.outcomes))
         return [(oldest, self.outcomes.pop(oldest))]

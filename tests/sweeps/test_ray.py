@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,18 +16,21 @@ from unittest.mock import MagicMock
 
 import pytest
 from sixnd.sweeps.driver import run_sweep
-from sixnd.sweeps.executors.interface import Outcome
+from sixnd.sweeps.executors.interface import Job, Outcome
 from sixnd.sweeps.executors.local import LocalExecutor
+from sixnd.sweeps.executors.mirror import Store
 from sixnd.sweeps.executors.ray import RayExecutor
-from sixnd.sweeps.executors.remote import Desk, RemoteWorker
+from sixnd.sweeps.executors.remote import Desk, RemoteWorker, worker_folder
+from sixnd.sweeps.ledger.store import open_ledger
 from sixnd.sweeps.planning.plan import make_plan
 from sixnd.sweeps.toml import SpecError
 from sixnd.train.corpus.store import Corpus
 from sixnd.train.loop import train
 from sixnd.train.memory import MOST_STACKED
 from sixnd.train.record import RunRecord
+from sixnd.train.spec import RunSpec, branch_file
 
-from tests.sweeps.ray_child import long_run, places_in, smaller_sweep
+from tests.sweeps.ray_child import long_run, places_in, smaller_sweep, stacked_sweep
 from tests.sweeps.test_driver import ROOT, rows
 
 needs_ray = pytest.mark.skipif(
@@ -60,7 +64,7 @@ def _text(path: Path) -> str:
 
 def play(scene: str, corpus: Corpus, out: Path, environment: dict[str, str]) -> str:
     command = [sys.executable, "-m", "tests.sweeps.ray_child", scene, str(corpus.path.parent), corpus.hash, str(out)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()[-1]
 
@@ -77,6 +81,20 @@ def test_a_sweep_that_loses_a_worker_and_a_node_has_the_rows_of_a_local_one(
     assert rows(on_ray) == rows(local)
     documents = {path.name: path.read_bytes() for path in (local / "documents").glob("*.npz")}
     assert {path.name: path.read_bytes() for path in (on_ray / "documents").iterdir()} == documents
+
+
+@needs_ray
+def test_stacked_runs_whose_trunk_two_nodes_share_through_a_store_have_the_rows_of_local_ones(
+    corpus: Corpus, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    sweep = stacked_sweep()
+    local, on_ray = tmp_path / "local", tmp_path / "ray"
+    run_sweep(sweep, make_plan(sweep, corpus), local, corpus.path.parent, partial(LocalExecutor, 1, most_stacked=2), {})
+    assert play("store", corpus, on_ray, environment) == "", "no checkpoint is left in the store"
+    assert len(rows(on_ray)) == 4 and rows(on_ray) == rows(local)
+    ledger = open_ledger(on_ray)
+    assert len({attempt["worker"] for attempt in ledger.attempts()}) == 2
+    ledger.close()
 
 
 @needs_ray
@@ -173,6 +191,7 @@ def executor(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "refused": {},
         "alive": set(),
         "trunks": set(),
+        "asked": {},
     }
     made.__dict__ |= {"cpus_per_run": 1.0, "gpus_per_run": 0.0, "store": None, "_next_look": 0.0, "_served_at": 0.0}
     return made
@@ -210,6 +229,37 @@ def test_a_node_without_our_version_or_our_disk_says_what_to_do(tmp_path: Path) 
     assert "give ray.store" in (worker.refuses(here, tmp_path / "other") or "")
 
 
+def test_a_branch_point_is_looked_for_in_the_store_at_most_once_a_second(
+    executor: RayExecutor, tmp_path: Path, run_spec: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(specs=(run_spec, run_spec.model_copy(update={"seed": 7})))
+    there = executor.places.checkpoints / branch_file(job.named)
+    assert not executor.has_branched(job)
+    there.parent.mkdir(parents=True)
+    there.touch()
+    assert executor.has_branched(job)  # on a disk that all nodes see
+    store = executor.store = Store((tmp_path / "store").as_uri())
+    monkeypatch.setattr("sixnd.sweeps.executors.ray.LOOK_EVERY_S", 0.2)
+    assert not executor.has_branched(job)
+    store.put(there, f"checkpoints/{branch_file(job.named)}")
+    assert not executor.has_branched(job)
+    time.sleep(0.25)
+    assert executor.has_branched(job)
+    executor.asked.clear()
+    monkeypatch.setattr(store.fs, "exists", MagicMock(side_effect=OSError("out of reach")))
+    assert not executor.has_branched(job)
+
+
+def test_workers_of_one_node_have_folders_of_their_own(tmp_path: Path) -> None:
+    first, held = worker_folder(tmp_path / "cache")
+    second, _held_too = worker_folder(tmp_path / "cache")
+    assert first != second and first.is_dir()
+    held.release()  # the worker is gone
+    (first / "checkpoints").mkdir()
+    third, _ = worker_folder(tmp_path / "cache")
+    assert not first.exists() and second.is_dir() and third.is_dir()
+
+
 def test_the_desk_passes_on_each_progress_once_and_the_request_to_stop() -> None:
     desk = Desk()
     assert desk.report("a", {"tokens": 1}) is False
@@ -221,7 +271,7 @@ def test_the_desk_passes_on_each_progress_once_and_the_request_to_stop() -> None
 
 @pytest.mark.parametrize(
     ("gpus", "store", "known", "stacked"),
-    [(1.0, None, 3, 3), (1.0, None, None, MOST_STACKED), (0.5, None, 3, 1), (0.0, None, None, 1), (1.0, "s", 3, 1)],
+    [(1.0, None, 3, 3), (1.0, None, None, MOST_STACKED), (0.5, None, 3, 1), (0.0, None, None, 1), (1.0, "s", 3, 3)],
 )
 def test_runs_are_stacked_as_the_gpu_holds_them(
     gpus: float, store: str | None, known: int | None, stacked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

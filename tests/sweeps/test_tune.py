@@ -75,6 +75,9 @@ class Scripted:
         self.seen += job.specs
         self.jobs.append(job)
 
+    def has_branched(self, _: Job) -> bool:
+        return False
+
     def completed(self, _: float) -> list[tuple[int, Outcome]]:
         jobs, self.jobs = self.jobs, []
         return [(0, Outcome(records=tuple(map(self.record, job.specs)))) for job in jobs]
