@@ -4,6 +4,7 @@
     python benchmarks/chaos.py --kills 10 --seed 1
     python benchmarks/chaos.py --compiled             # with torch.compile, whose workers are killed while they compile too
     python benchmarks/chaos.py --ray                  # on a Ray cluster of two nodes, whose daemons are killed too
+    python benchmarks/chaos.py --ray --store          # whose nodes share no disk, but a store
 
 Every driver is a real `sixnd run`, started again with the same command after it was killed; a finished sweep is compared
 and the next begins in a new folder. Kills fall into start-up, training, the writing of a checkpoint, a commit, and, once a
@@ -75,7 +76,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compiled", action="store_true", help="leave torch.compile in")
     parser.add_argument("--ray", action="store_true", help="train on Ray, and kill its node daemons as well")
+    parser.add_argument("--store", action="store_true", help="with --ray: checkpoints and corpora go through ray.store")
     options = parser.parse_args()
+    if options.store and not options.ray:
+        parser.error("--store is for --ray")
     rng, begun = random.Random(options.seed), time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="sx") as name:
         folder = Path(name)
@@ -93,7 +97,7 @@ def main() -> int:
         kills: collections.Counter[tuple[str, str]] = collections.Counter()
         sweeps, problems = 0, list[str]()
         while kills.total() < options.kills and not problems:
-            chaos = Chaos(folder, f"sweep-{sweeps}", environment, nodes)
+            chaos = Chaos(folder, f"sweep-{sweeps}", environment, nodes, options.store)
             try:
                 chaos.sweep(rng, options.kills, kills)
                 problems += compare(expected, chaos.final_rows())
@@ -119,14 +123,18 @@ def main() -> int:
 class Chaos:
     """One sweep, driven by `sixnd run` processes that come and go."""
 
-    def __init__(self, folder: Path, name: str, environment: dict[str, str], nodes: RayNodes | None) -> None:
+    def __init__(
+        self, folder: Path, name: str, environment: dict[str, str], nodes: RayNodes | None, stored: bool = False
+    ) -> None:
         self.nodes = nodes
+        self.store = folder / f"{name}-store" if stored else None
         self.spec, self.out, self.environment = folder / "chaos.toml", folder / name, environment
         self.log = folder / f"{name}.log"
         self.seen_done: dict[str, Row] = {}
 
     def start(self) -> subprocess.Popen[bytes]:
         where = self.nodes.overrides() if self.nodes else []
+        where += [f'ray.store="{self.store.as_uri()}"'] if self.store else []
         command = [sys.executable, "-m", "sixnd.sweeps.cli", "run", str(self.spec), *where, "--out", str(self.out)]
         with self.log.open("ab") as log:
             return subprocess.Popen([*command, "--bootstrap", "20"], env=self.environment, stdout=log, stderr=log)
@@ -189,7 +197,11 @@ class Chaos:
 
     def traces(self) -> dict[str, object]:
         """What changes with a commit, with a checkpoint and with training."""
-        wal, live, checkpoints = self.out / "ledger.sqlite-wal", self.out / "live", self.out / "checkpoints"
+        wal, live, checkpoints = (
+            self.out / "ledger.sqlite-wal",
+            self.out / "live",
+            (self.store or self.out) / "checkpoints",
+        )
         try:
             return {
                 "commit": wal.stat().st_mtime_ns if wal.exists() else None,

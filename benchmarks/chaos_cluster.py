@@ -29,6 +29,7 @@ class RayNodes:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_TMPDIR": str(folder),
+            "TMPDIR": str(folder),  # where nodes keep what they pull from a store
             "RAY_USAGE_STATS_ENABLED": "0",
         }
         os.environ |= environment

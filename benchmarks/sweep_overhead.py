@@ -3,7 +3,7 @@
     python benchmarks/sweep_overhead.py              # 40 runs of the demo's sizes: about ten minutes on two cores
     python benchmarks/sweep_overhead.py --no-sweep   # the plan of 10,000 runs and the ledger of 100,000 rows alone
 
-Compilation caches are cold, but for one width that the plan's probe compiles. The share counts everything a worker does, from its start: imports,
+Compilation caches are cold. The share counts everything a worker does, from its start: imports,
 compilation, evaluation, checkpoints. Exits 1 where a target is missed. Linux: processes are read from /proc.
 """
 

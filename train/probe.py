@@ -46,16 +46,16 @@ from .spec import RunSpec
 from .speed import Probed, ProbeRequest
 from .stacked import StackedStep
 
-LEAST_REPEATS, MOST_REPEATS = 3, 50
+LEAST_REPEATS, MOST_REPEATS = 2, 50
 SAVED = (
     0.5  # by compilation, of a CPU's seconds outside matrix products: .37 to .57 in thirteen shapes and two precisions
 )
 PRODUCTS = frozenset({"aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm"})
-PROFILED = 2  # steps
+PROFILED_S = 0.2  # of steps, at least one
 DEPTH = 3  # against a depth of 1, of the models that show what compilation saves
 MOST_GAIN = 3.0  # of compilation; 2.2 was the most seen, in the smallest models
 MOST_TIMED = 5
-LARGEST_ON_CPU = 5_000_000  # parameters: a pass of a larger model takes seconds there, and its FLOP/s are much the same
+LARGEST_ON_CPU = 3_000_000  # parameters: a pass of a larger model takes seconds there, and its FLOP/s are much the same
 SHARE_OF_GPU = 0.8  # of its memory, which a model that is timed may take
 
 
@@ -119,8 +119,10 @@ class Trial:
 
     def outside_products(self) -> float:
         """Share of a step's seconds that a CPU spends on anything but matrix products."""
+        seconds = 0.0
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
-            seconds = sum(self.seconds() for _ in range(PROFILED))
+            while seconds < PROFILED_S:
+                seconds += self.seconds()
         products_us: float = sum(row.self_cpu_time_total for row in profiled.key_averages() if row.key in PRODUCTS)
         return 1 - products_us / 1e6 / seconds
 
