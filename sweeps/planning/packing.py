@@ -24,8 +24,8 @@ class Packing:
 
 
 def can_stack(sweep: SweepSpec) -> bool:
-    """Whether runs of one shape may be trained as one program on a GPU: Muon, part of a GPU and a store of checkpoints take single runs."""
-    whole = sweep.executor == "local" or (sweep.ray.gpus_per_run >= 1 and not sweep.ray.store)
+    """Whether runs of one shape may be trained as one program on a GPU: Muon and part of a GPU take single runs."""
+    whole = sweep.executor == "local" or sweep.ray.gpus_per_run >= 1
     return whole and sweep.train.optimizer == "adamw"
 
 
