@@ -1,6 +1,6 @@
 """What a CPU run costs beside its steps: compilation, memory, and a second worker on the other core.
 
-    python benchmarks/train_cost.py     # about 6 minutes; needs a C++ compiler and two free cores
+    python benchmarks/train_cost.py     # about 6 minutes, 10 on a slow machine; needs a C++ compiler and two free cores
 
 Compilation: CPU-seconds (compiler included) of the first steps of a model over later ones: of a 4 x 32 model with an empty
 cache, which also compiles torch's own headers, once for a machine; of a 4 x 64 model after it, none of whose kernels is in the
@@ -144,10 +144,14 @@ def main() -> int:
         cache = Path(folder)
         first = Worker(4, 32, cache, corpus)
         first.end()
+        print(f"{'compile, first, CPU-s':>26} {first.cost['compile_s']:8.2f}", flush=True)
         cold, warm = Worker(4, 64, cache, corpus), Worker(4, 64, cache, corpus)
+        for name, worker in (("cold", cold), ("warm", warm)):
+            print(f"{f'compile, {name}, CPU-s':>26} {worker.cost['compile_s']:8.2f}", flush=True)
         workers = two_over_one(cold, warm)
         cold.end()
         warm.end()
+        print(f"{'two workers over one':>26} {workers:8.2f}", flush=True)
         large = Worker(6, 256, cache, corpus)
         large.end()
     figures = (
@@ -157,7 +161,7 @@ def main() -> int:
         ("two workers over one", workers, TWO_WORKERS, workers >= TWO_WORKERS),
         ("evaluation, share of 0.5M", warm.cost["evaluation"], EVALUATION, warm.cost["evaluation"] <= EVALUATION),
     )
-    print(f"{'compile, first, CPU-s':>26} {first.cost['compile_s']:8.2f}")
+    print()
     for name, figure, target, _ in figures:
         print(f"{name:>26} {figure:8.2f}  target {target:g}")
     missed = [name for name, *_, met in figures if not met]
