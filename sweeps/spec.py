@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from ..train.corpus.spec import TABLES, CorpusSpec
 from .counts import Count, parse_count
@@ -144,6 +144,19 @@ class RaySettings(BaseModel):
     store: str | None = Field(
         default=None, description="fsspec URL of checkpoints and corpora where nodes share no disk"
     )
+
+    @field_validator("store")
+    @classmethod
+    def _is_of_a_kind_that_opens_here(cls, store: str | None) -> str | None:
+        if store is not None:
+            from fsspec import get_filesystem_class
+            from fsspec.utils import get_protocol
+
+            try:
+                get_filesystem_class(get_protocol(store))
+            except (ImportError, ValueError) as error:
+                raise ValueError(str(error)) from None
+        return store
 
 
 class SweepSpec(BaseModel):

@@ -106,6 +106,7 @@ def test_what_is_no_budget(text: str) -> None:
         (GOOD, ("budget.euros=1",), ["budget.euros", "unknown key", "hours, flops"]),
         (GOOD, ("executor=dask",), ["executor", "'local' or 'ray'"]),
         (GOOD, ("ray.nodes=2",), ["ray.nodes", "unknown key", "address"]),
+        (GOOD, ("ray.store='nowhere://x'",), ["ray.store = 'nowhere://x'", "Protocol not known"]),
         (GOOD, ('trackers=["excel"]',), ["trackers.0", "(wandb|trackio|"]),
         (GOOD, ('trackers=["wandb","wandb"]',), ["trackers names a value twice"]),
         ("name = ", (), ["not valid TOML"]),
