@@ -30,7 +30,7 @@ from sixnd.train.corpus.build import build_corpus, open_corpus
 from sixnd.train.curve import curve_steps
 from sixnd.train.device import compile_model, native_precision
 from sixnd.train.evaluate import HeldOutWindows, evaluate
-from sixnd.train.loop import train_step
+from sixnd.train.loop import DTYPES, train_step
 from sixnd.train.machine import cpu_name, worker_environment
 from sixnd.train.optimizer import build_optimizer
 from sixnd.train.schedule import Schedule
@@ -90,7 +90,7 @@ def serve(layers: str, width: str, corpus: str) -> None:
         seconds = []
         for _ in range(4):  # the first compiles
             started = time.perf_counter()
-            evaluate(model, open_corpus(corpus), looked_at, BATCH // CONTEXT, torch.bfloat16)
+            evaluate(model, open_corpus(corpus), looked_at, BATCH // CONTEXT, DTYPES[spec.precision])
             seconds.append(time.perf_counter() - started)
         evaluating += times * statistics.median(seconds[1:])
     training = steps(STEPS)[0] / STEPS * (SMALLEST_D / BATCH)
