@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..train.record import CurvePoint, RunRecord
-from ..train.spec import RunSpec, Stack
+from ..train.spec import RunSpec
 from .executors.interface import Executor, Job, Outcome, Places
 from .lanes import Lanes
 from .ledger.settings import first_difference, flat
@@ -222,7 +222,7 @@ class _Sweep:
         # Branch points are of use until every run of their trunks is in the ledger.
         keys = [run.trunk_key for run in job.specs]
         if self.ledger.finished_keys().issuperset(run.key for key in keys for run in self.trunks[key].runs):
-            for key in (*keys, Stack(job.specs).trunk_key):
+            for key in (*keys, job.named.trunk_key):
                 shutil.rmtree(self.places.checkpoints / key, ignore_errors=True)
 
     def _censor_rest(self) -> None:

@@ -17,7 +17,7 @@ from ..models.config import ModelConfig
 from ..train.corpus.build import build_corpus, built_corpus, corpora_root, open_corpus
 from ..train.corpus.spec import CorpusSpec
 from ..train.corpus.store import Corpus
-from ..train.machine import has_compiler, how_trained, usable_cores
+from ..train.machine import NO_COMPILER, has_compiler, how_trained, usable_cores
 from ..train.memory import training_bytes
 from ..train.speed import Probed, device_facts, probed, speeds_of
 from .conclusion import conclude
@@ -237,7 +237,7 @@ def train_and_report(session: Session, bootstrap: int, console: Console) -> None
     if seconds:
         session.show(console)
         if not has_compiler():
-            console.print("no C++ compiler found (g++ or clang++): training runs eagerly, 1.1 to 1.7 times as long")
+            console.print(NO_COMPILER)
     else:
         console.print(f"all {len(session.plan.runs)} runs are in {where_is(session.out / FILE)}: nothing to train")
     if others := len(session.finished - {key for trunk in session.plan.trunks for key in trunk.keys}):

@@ -10,7 +10,7 @@ import torch
 
 from ..models.config import ModelConfig
 from ..models.transformer import Transformer
-from .machine import compiler_version, cpu_name, has_compiler, usable_cores
+from .machine import NO_COMPILER, compiler_version, cpu_name, has_compiler, usable_cores
 from .memory import micro_batch_tokens
 from .settings import Precision
 
@@ -70,7 +70,7 @@ def compile_model(model: Transformer, say: Callable[[str], None]) -> bool:
         say("torch.compile is turned off (TORCHDYNAMO_DISABLE=1): training runs eagerly")
         return False
     if not has_compiler():
-        say("no C++ compiler found (g++ or clang++): training runs eagerly, 1.1 to 1.7 times as long")
+        say(NO_COMPILER)
         return False
     # More shapes than the limit would otherwise fall back to eager with only a log line.
     torch._dynamo.config.recompile_limit = 256

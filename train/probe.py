@@ -47,9 +47,7 @@ from .speed import Probed, ProbeRequest
 from .stacked import StackedStep
 
 LEAST_REPEATS, MOST_REPEATS = 2, 50
-SAVED = (
-    0.5  # by compilation, of a CPU's seconds outside matrix products: .37 to .57 in thirteen shapes and two precisions
-)
+SAVED = 0.5  # by compilation, of a CPU's seconds outside products: .36 to .62 in thirteen pairs of steps (LOG.md)
 PRODUCTS = frozenset({"aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm"})
 PROFILED_S = 0.2  # of steps, at least one
 DEPTH = 3  # against a depth of 1, of the models that show what compilation saves
