@@ -48,7 +48,7 @@ def measure() -> int:
     from sixnd.models.config import ModelConfig
     from sixnd.models.transformer import Transformer
     from sixnd.train.device import compile_model, native_precision
-    from sixnd.train.loop import train_step
+    from sixnd.train.loop import DTYPES, train_step
     from sixnd.train.optimizer import build_optimizer
     from sixnd.train.schedule import Schedule
     from sixnd.train.settings import OptimizerSettings
@@ -70,7 +70,7 @@ def measure() -> int:
         )
         model = Transformer(config)
         model.initialize(0)
-        compile_model(model, lambda line: print(line, file=sys.stderr))
+        compile_model(model, DTYPES[spec.precision], lambda line: print(line, file=sys.stderr))
         optimizer = build_optimizer(model, settings)
         windows = torch.randint(0, 1024, (8, 257), generator=torch.Generator().manual_seed(0))
         seconds = []

@@ -25,7 +25,7 @@ from sixnd.models.stack import StackedTransformer
 from sixnd.models.transformer import Transformer
 from sixnd.train.device import compile_model, device_name, micro_batch_rows, pick_device
 from sixnd.train.graph import GraphedStep, ResidentStream
-from sixnd.train.loop import train_step
+from sixnd.train.loop import DTYPES, train_step
 from sixnd.train.optimizer import build_optimizer
 from sixnd.train.peak import gemm_peak, mfu
 from sixnd.train.schedule import Schedule
@@ -100,7 +100,7 @@ def one_model(spec: RunSpec, stream: ResidentStream, row: int, device: torch.dev
 
     if not graph:
         return lambda n: eager(stream.batch(n * spec.batch_tokens, spec.batch_tokens)[row], spec.optimizer.lr)
-    compile_model(model, print)
+    compile_model(model, DTYPES[spec.precision], print)
     graphed = GraphedStep(eager, torch.tensor(spec.optimizer.lr, device=device), optimizer)
     return lambda n: graphed(stream.batch(n * spec.batch_tokens, spec.batch_tokens)[row], 1.0)
 
@@ -111,7 +111,7 @@ def stack_of(specs: Sequence[RunSpec], stream: ResidentStream, device: torch.dev
     stack = StackedTransformer(spec.model, n_models).to(device)
     stack.initialize_each([spec.seed for spec in specs])
     if compiled:
-        compile_model(stack, print)
+        compile_model(stack, DTYPES[spec.precision], print)
     rows = micro_batch_rows(spec.model, spec.batch_tokens, device, spec.precision, n_models)
     peak_lr = torch.tensor([spec.optimizer.lr for spec in specs], dtype=torch.float64, device=device)
     graphed = GraphedStep(StackedStep(stack, specs, rows), peak_lr)

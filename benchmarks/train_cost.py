@@ -76,7 +76,7 @@ def serve(layers: str, width: str, corpus: str) -> None:
         return time.perf_counter() - wall, cpu_seconds() - cpu
 
     started = cpu_seconds()
-    compile_model(model, print)
+    compile_model(model, DTYPES[spec.precision], print)
     steps(2)  # the second one compiles too, where strides of gradients differ
     first = cpu_seconds() - started
     compiling = first - 2 * steps(STEPS)[1] / STEPS

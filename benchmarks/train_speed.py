@@ -68,7 +68,7 @@ def spec_of(shape: tuple[int, int], corpus: str) -> RunSpec:
 
 
 def own_step(spec: RunSpec, model: Transformer) -> Callable[[torch.Tensor], torch.Tensor]:
-    compile_model(model, print)
+    compile_model(model, LOW, print)
     optimizer = build_optimizer(model, spec.optimizer)
     return lambda windows_WT: train_step(model, optimizer, windows_WT, LR, spec, BATCH // CONTEXT)[0]
 

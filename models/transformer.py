@@ -5,6 +5,7 @@ Shape suffixes: B batch, T time (tokens), S keys in time, D d_model, H heads, K 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -72,6 +73,16 @@ def causal_attention(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, mask_TS: Te
     return torch.cat(blocks, dim=2)
 
 
+# Queries, keys and values (B, H, T, K) and the mask (T, T) of `causal_attention` -> (B, H, T, K).
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def blocked_attention(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask_TT: Tensor) -> Tensor:
+    """`causal_attention` in the blocks that are fastest on a CPU."""
+    rows = CPU_ATTENTION_ROWS.get(q_BHTK.dtype, q_BHTK.shape[2])
+    return causal_attention(q_BHTK, k_BHTK, v_BHTK, mask_TT, rows)
+
+
 class Positions(NamedTuple):
     """What a block needs to know of positions: rotary tables (T, head_dim / 2) and the causal mask (T, T)."""
 
@@ -88,6 +99,7 @@ class Attention(nn.Module):
         self.output = Linear(config.d_model, config.d_model)
         self.query_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
         self.key_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.attend: Attend = blocked_attention  # on a CPU; a trainer may have a faster one
 
     def forward(self, x_BTD: Tensor, at: Positions) -> Tensor:
         batch, length, width = x_BTD.shape
@@ -99,7 +111,7 @@ class Attention(nn.Module):
         if x_BTD.is_cuda:
             y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True)
         else:
-            y_BHTK = causal_attention(q_BHTK, k_BHTK, v_BHTK, at.mask_TS, CPU_ATTENTION_ROWS.get(x_BTD.dtype, length))
+            y_BHTK = self.attend(q_BHTK, k_BHTK, v_BHTK, at.mask_TS)
         y_BTD: Tensor = self.output(y_BHTK.transpose(1, 2).reshape(batch, length, width))
         return y_BTD
 

@@ -12,6 +12,7 @@ from ..models.config import ModelConfig
 from ..models.transformer import Transformer
 from .machine import NO_COMPILER, compiler_version, cpu_name, has_compiler, usable_cores
 from .memory import micro_batch_tokens
+from .native.fuse import fuse_model
 from .settings import Precision
 
 SURE_COMPILER = 12  # this version of g++ and of clang++ knows every instruction set that torch generates code for
@@ -61,8 +62,8 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def compile_model(model: Transformer, say: Callable[[str], None]) -> bool:
-    """Compiles one block and the head; every further block of the same shape reuses the first one's code.
+def compile_model(model: Transformer, dtype: torch.dtype, say: Callable[[str], None]) -> bool:
+    """Fuses attention for activations of `dtype`, and compiles one block and the head; further blocks reuse the first one's code.
 
     Returns False, having said so, where there is no C++ compiler or compilation is turned off: the model runs eagerly.
     """
@@ -72,6 +73,7 @@ def compile_model(model: Transformer, say: Callable[[str], None]) -> bool:
     if not has_compiler():
         say(NO_COMPILER)
         return False
+    fuse_model(model, dtype, say)
     # More shapes than the limit would otherwise fall back to eager with only a log line.
     torch._dynamo.config.recompile_limit = 256
     torch._dynamo.config.accumulated_recompile_limit = 4096

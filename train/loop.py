@@ -112,7 +112,7 @@ def train(
         kept.load_newest(state, None if ranks.first else _unheard)
     if not ranks.agree(state.step, device):
         raise RunError(f"{checkpoints}: the ranks found different checkpoints; give a folder that all of them see")
-    compiled = compile_model(model, say)
+    compiled = compile_model(model, DTYPES[spec.precision], say)
     clock = StepClock()
     test_loss, error = None, None
     try:

@@ -22,6 +22,14 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def processor_features() -> str:
+    """The processor's name, and the instruction sets that Linux says it has: code compiled for one may crash another."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return f"{cpu_name()} {flags}"
+
+
 def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -42,10 +50,17 @@ def environment() -> dict[str, str]:
     }
 
 
+def compiler() -> str | None:
+    """The C++ compiler that torch.compile would use for CPU code."""
+    named = os.environ.get("CXX")
+    return next(
+        (path for name in ([named] if named else ["g++", "clang++", "c++"]) if (path := shutil.which(name))), None
+    )
+
+
 def has_compiler() -> bool:
     """Whether torch.compile finds the C++ compiler that it needs for CPU code."""
-    named = os.environ.get("CXX")
-    return any(shutil.which(name) for name in ([named] if named else ["g++", "clang++", "c++"]))
+    return compiler() is not None
 
 
 def compiler_version() -> int:

@@ -1,8 +1,8 @@
 """How fast this machine trains a few shapes, with every slot busy: `python -m sixnd.train.probe`, request and answer as JSON.
 
 It runs in its own process, so that a driver that plans and waits never holds torch. Each shape is timed eagerly, for compiling one
-takes longer than all of that. Compilation saves passes over activations and none of the matrix products. On a CPU it is reckoned as
-SAVED of what a profile finds outside the products; on a GPU it is measured at the middle width and carried over to the
+takes longer than all of that. Compilation saves passes over activations and none of the matrix products. On a CPU, where attention is
+fused in either case, it is reckoned as SAVED of what a profile finds outside attention and the products; on a GPU it is measured at the middle width and carried over to the
 others, in proportion to the width. LOG.md has the figures.
 """
 
@@ -38,6 +38,7 @@ from .graph import WARM_STEPS, GraphedStep
 from .loop import DTYPES, open_step
 from .machine import has_compiler, usable_cores, worker_environment
 from .memory import most_stacked, training_bytes
+from .native.fuse import fuse_model
 from .optimizer import build_optimizer
 from .ranks import ALONE
 from .schedule import Schedule
@@ -47,14 +48,18 @@ from .speed import Probed, ProbeRequest
 from .stacked import StackedStep
 
 LEAST_REPEATS, MOST_REPEATS = 2, 50
-SAVED = 0.5  # by compilation, of a CPU's seconds outside products: .36 to .62 in thirteen pairs of steps (LOG.md)
+SAVED = 0.45  # by compilation, of a CPU's seconds outside attention and products: .39 to .52 in sixteen pairs of steps (LOG.md)
 PRODUCTS = frozenset({"aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm"})
+ATTENTION = frozenset({"sixnd::causal_attention", "sixnd::causal_attention_backward"})
 PROFILED_S = 0.2  # of steps, at least one
 DEPTH = 3  # against a depth of 1, of the models that show what compilation saves
 MOST_GAIN = 3.0  # of compilation; 2.2 was the most seen, in the smallest models
 MOST_TIMED = 5
 LARGEST_ON_CPU = 3_000_000  # parameters: a pass of a larger model takes seconds there, and its FLOP/s are much the same
 SHARE_OF_GPU = 0.8  # of its memory, which a model that is timed may take
+
+
+Prepare = Callable[[Transformer, torch.dtype, Callable[[str], None]], bool]  # `compile_model`, or less
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Trial:
     tokens: int
 
     @classmethod
-    def of(cls, config: ModelConfig, request: ProbeRequest, device: torch.device, compiled: bool) -> Trial:
+    def of(cls, config: ModelConfig, request: ProbeRequest, device: torch.device, prepare: Prepare) -> Trial:
         """Of `request.alike` such models stacked, where that is more than one."""
         rows = micro_batch_rows(config, request.batch_tokens, device, request.precision, request.alike)
         tokens = rows * config.context
@@ -95,9 +100,9 @@ class Trial:
             precision=request.precision,
         )
         train = (
-            _stacked_step([spec] * request.alike, rows, device, compiled)
+            _stacked_step([spec] * request.alike, rows, device, prepare)
             if request.alike > 1
-            else _one_step(spec, rows, device, compiled)
+            else _one_step(spec, rows, device, prepare)
         )
 
         def step() -> None:
@@ -121,25 +126,29 @@ class Trial:
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
             while seconds < PROFILED_S:
                 seconds += self.seconds()
-        products_us: float = sum(row.self_cpu_time_total for row in profiled.key_averages() if row.key in PRODUCTS)
+        rows = (row for row in profiled.key_averages() if row.key in PRODUCTS | ATTENTION)
+        products_us: float = sum(row.self_cpu_time_total for row in rows)
         return 1 - products_us / 1e6 / seconds
 
 
-def _one_step(spec: RunSpec, rows: int, device: torch.device, compiled: bool) -> Callable[[], object]:
+def as_it_is(*_: object) -> bool:
+    """In place of `compile_model` or `fuse_model`: neither."""
+    return False
+
+
+def _one_step(spec: RunSpec, rows: int, device: torch.device, prepare: Prepare) -> Callable[[], object]:
     model = Transformer(spec.model).to(device)
     model.initialize(spec.seed)
-    if compiled:
-        compile_model(model, lambda _: None)
+    prepare(model, DTYPES[spec.precision], lambda _: None)
     state = TrainState(model, build_optimizer(model, spec.optimizer), LossWatch.of(spec))
     step, windows_WT = open_step(spec, state, rows, ALONE), torch.zeros(rows, spec.model.context + 1, dtype=torch.int64)
     return lambda: step(windows_WT, spec.optimizer.lr)
 
 
-def _stacked_step(specs: Sequence[RunSpec], rows: int, device: torch.device, compiled: bool) -> Callable[[], object]:
+def _stacked_step(specs: Sequence[RunSpec], rows: int, device: torch.device, prepare: Prepare) -> Callable[[], object]:
     stack = StackedTransformer(specs[0].model, len(specs)).to(device)
     stack.initialize_each([spec.seed for spec in specs])
-    if compiled:
-        compile_model(stack, lambda _: None)
+    prepare(stack, DTYPES[specs[0].precision], lambda _: None)
     peak_lr_M = torch.tensor([spec.optimizer.lr for spec in specs], dtype=torch.float64, device=device)
     step = GraphedStep(StackedStep(stack, specs, rows), peak_lr_M)
     windows_MWT = torch.zeros(len(specs), rows, specs[0].model.context + 1, dtype=torch.int64)
@@ -202,8 +211,9 @@ def speeds(request: ProbeRequest, device: torch.device, slots: int, compiled: bo
 
 
 def speeds_on_cpu(request: ProbeRequest, device: torch.device, compiled: bool) -> tuple[float, ...]:
-    """Of all models in turns, eagerly; less SAVED of what they spend outside products."""
-    trials = [Trial.of(model, request, device, compiled=False) for model in request.models]
+    """Of all models in turns, eagerly but for attention; less SAVED of what they spend outside products."""
+    prepare = fuse_model if compiled else as_it_is
+    trials = [Trial.of(model, request, device, prepare) for model in request.models]
     eager = [median(times) for times in _timed(trials, request.seconds)]
     left = [1 - SAVED * trial.outside_products() if compiled else 1.0 for trial in trials]
     return tuple(trial.tokens / (s * share) for trial, s, share in zip(trials, eager, left, strict=True))
@@ -215,7 +225,7 @@ def speeds_on_gpu(request: ProbeRequest, device: torch.device, compiled: bool) -
     measured = []
     for model in request.models:
         release_memory()
-        trial = Trial.of(model, request, device, compiled=False)
+        trial = Trial.of(model, request, device, as_it_is)
         (times,) = _timed([trial], request.seconds / len(request.models))
         measured.append(saved.applied(model, trial.tokens / median(times)))
         del trial
@@ -226,7 +236,7 @@ def trials_of_compilation(request: ProbeRequest, device: torch.device) -> list[T
     """DEPTH blocks of the middle width and one block, compiled; then the same two, eager."""
     middle = request.models[len(request.models) // 2]
     models = [middle.model_copy(update={"n_layers": depth}) for depth in (DEPTH, 1)]
-    return [Trial.of(model, request, device, how) for how in (True, False) for model in models]
+    return [Trial.of(model, request, device, how) for how in (compile_model, as_it_is) for model in models]
 
 
 def saved_by_compilation(trials: Sequence[Trial], request: ProbeRequest) -> Saved:

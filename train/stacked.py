@@ -198,7 +198,7 @@ def train_stacked(
     kept = Checkpoints(checkpoints, Stack(tuple(specs))) if checkpoints else None
     if kept:
         kept.load_newest(state)
-    compiled, clock = compile_model(stack, say), StepClock()
+    compiled, clock = compile_model(stack, DTYPES[spec.precision], say), StepClock()
     with TqdmListener(f"{n_models} x N {spec.model.n_total:,}") if listener is None else nullcontext(listener) as heard:
         run_stacked_steps(specs, corpus, state, step, heard, clock, kept, checkpoint_seconds, stop)
     losses = evaluate_each(spec, corpus, state, HeldOutWindows.of(corpus, spec.model.context, spec.held_out))
@@ -275,7 +275,7 @@ def evaluate_each(spec: RunSpec, corpus: Corpus, state: StackState, windows: Hel
     """The held-out loss of every model that has not diverged, one after another in a single one's module."""
     device = state.stack.embedding.device
     one = Transformer(spec.model).to(device)
-    compile_model(one, lambda _: None)
+    compile_model(one, DTYPES[spec.precision], lambda _: None)
     rows = micro_batch_rows(spec.model, spec.batch_tokens, device, spec.precision)
     losses = {}
     for m in range(state.stack.n_models):

@@ -10,6 +10,7 @@ import torch
 from sixnd.models.config import ModelConfig
 from sixnd.train.device import native_precision, pick_device
 from sixnd.train.machine import has_compiler, usable_cores
+from sixnd.train.native.attention import fused_attention
 from sixnd.train.probe import (
     LARGEST_ON_CPU,
     MOST_GAIN,
@@ -17,6 +18,7 @@ from sixnd.train.probe import (
     SAVED,
     Saved,
     Trial,
+    as_it_is,
     probe,
     saved_by_compilation,
     speeds_on_cpu,
@@ -66,7 +68,7 @@ def test_few_shapes_are_timed_of_many() -> None:
 
 
 def test_a_step_of_a_trial_trains() -> None:
-    trial = Trial.of(MODELS[0], REQUEST, torch.device("cpu"), compiled=False)
+    trial = Trial.of(MODELS[0], REQUEST, torch.device("cpu"), as_it_is)
     assert trial.tokens == 64 and trial.seconds() > 0
 
 
@@ -94,7 +96,7 @@ def test_the_probe_says_what_is_native() -> None:
 def test_runs_that_are_alike_are_timed_as_one_program() -> None:
     """On a GPU alone: elsewhere they are not stacked."""
     three = REQUEST.model_copy(update={"alike": 3})
-    trial = Trial.of(MODELS[0], three, torch.device("cpu"), compiled=False)
+    trial = Trial.of(MODELS[0], three, torch.device("cpu"), as_it_is)
     assert trial.tokens == 3 * 64 and trial.seconds() > 0
     answer = probe(three)
     assert answer.stacked == (3 if torch.cuda.is_available() else 1) and min(answer.tokens_per_s) > 0
@@ -105,6 +107,14 @@ def test_what_a_step_spends_outside_products() -> None:
     products = Trial(lambda: [matrix @ matrix for _ in range(20)] and None, tokens=64)
     passes = Trial(lambda: [vector * 2 for _ in range(20)] and None, tokens=64)
     assert products.outside_products() < 0.2 and passes.outside_products() == 1
+
+
+@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler on this machine")
+def test_attention_is_not_outside_products() -> None:
+    attend, q = fused_attention(torch.float32), torch.randn(8, 2, 256, 32, requires_grad=True)
+    trial = Trial(lambda: attend(q, q, q, torch.empty(0)).sum().backward(), tokens=64)
+    trial.seconds()
+    assert trial.outside_products() < 0.5
 
 
 def test_compilation_saves_passes_and_no_products(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,64 @@
+"""C++ that is compiled for this machine's processor when it is first asked for, and kept in a cache."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import subprocess
+import tempfile
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from ..machine import compiler, processor_features
+
+HERE = Path(__file__).parent
+# GCC would make calls of memset and memcpy of loops over tiles of registers.
+FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-w", "-fno-math-errno", "-fno-tree-loop-distribute-patterns")
+DEFINED = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
+WIDTH = 16  # head dimensions and widths are multiples of it: 16 fp32 or, widened, bf16 fill the largest register
+
+
+class NotCompiled(RuntimeError):
+    """The compiler's own words, in one line."""
+
+
+@cache
+def library(source: str, dtype: torch.dtype, *defined: str) -> ctypes.CDLL:
+    """`source` of this folder for activations of `dtype`: from $XDG_CACHE_HOME/sixnd/native (~/.cache by default) if it is there.
+
+    Raises:
+        NotCompiled: there is no C++ compiler, or it fails.
+    """
+    path = compiler()
+    if path is None:
+        raise NotCompiled("no C++ compiler")
+    native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
+    command = [path, *FLAGS, native, *DEFINED[dtype], *defined, str(HERE / source)]
+    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+    texts = ((HERE / name).read_text() for name in (source, "vectors.h"))
+    parts = (*texts, *command[1:-1], version, processor_features())
+    name = f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:20]}.so"
+    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sixnd" / "native"
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / name).exists():
+            _compile(command, folder / name)
+        return ctypes.CDLL(str(folder / name))
+    with tempfile.TemporaryDirectory() as elsewhere:  # a cache that cannot be written or read
+        _compile(command, Path(elsewhere) / name)
+        return ctypes.CDLL(str(Path(elsewhere) / name))
+
+
+def _compile(command: list[str], to: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=to.parent) as folder:
+        part = Path(folder) / to.name
+        done = subprocess.run([*command, "-o", str(part)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = [line for line in done.stderr.splitlines() if "error" in line] or [f"exit code {done.returncode}"]
+            raise NotCompiled(said[0])
+        part.replace(to)  # whole or not there, whoever else compiles it now
