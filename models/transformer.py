@@ -1,6 +1,7 @@
 """The transformer. Master weights are fp32; activations and products run in the dtype that the caller asks for.
 
-Shape suffixes: B batch, T time (tokens), S keys in time, D d_model, H heads, K head_dim, F d_ff, V vocabulary.
+Shape suffixes: B batch, T time (tokens), S keys in time, D d_model, H heads, K head_dim, F d_ff,
+G gate and up side by side (2 d_ff), V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .cross_entropy import NormedCrossEntropy, piece_of_cross_entropy
+from .cross_entropy import NormedCrossEntropy, Piece, piece_of_cross_entropy
 
 # Queries of a block on CPU. Products in fp32 take most of a step, so that half of the masked half is worth leaving out (LOG.md).
 CPU_ATTENTION_ROWS = {torch.bfloat16: 256, torch.float32: 128}
@@ -116,6 +117,15 @@ class Attention(nn.Module):
         return y_BTD
 
 
+Gate = Callable[[Tensor], Tensor]  # gate and up side by side (B, T, 2 F) -> (B, T, F)
+
+
+def gated(gate_up_BTG: Tensor) -> Tensor:
+    """silu(gate) · up."""
+    gate_BTF, up_BTF = gate_up_BTG.chunk(2, dim=-1)
+    return gate_BTF * gate_BTF.sigmoid() * up_BTF  # F.silu's gradient takes two exponentials
+
+
 class SwiGLU(nn.Module):
     """Gated MLP (Shazeer 2020, arXiv 2002.05202)."""
 
@@ -123,10 +133,10 @@ class SwiGLU(nn.Module):
         super().__init__()
         self.gate_up = Linear(config.d_model, 2 * config.d_ff)  # gate and up stacked: one product, not two
         self.down = Linear(config.d_ff, config.d_model)
+        self.gate: Gate = gated  # a trainer may have a faster one
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        gate_BTF, up_BTF = self.gate_up(x_BTD).chunk(2, dim=-1)
-        y_BTD: Tensor = self.down(gate_BTF * gate_BTF.sigmoid() * up_BTF)  # F.silu's gradient takes two exponentials
+        y_BTD: Tensor = self.down(self.gate(self.gate_up(x_BTD)))
         return y_BTD
 
 
@@ -148,11 +158,14 @@ class Head(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.norm = RMSNorm(config.d_model, config.norm_eps)
-        self.piece, self.compiled = piece_of_cross_entropy, False
+        self.piece: Callable[..., Piece] = piece_of_cross_entropy
+        self.compiled = False
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compiles the pieces of the loss; see `NormedCrossEntropy`."""
-        self.piece, self.compiled = torch.compile(piece_of_cross_entropy, *args, **kwargs), True
+        """Compiles the pieces of the loss, unless a trainer has put faster ones in their place; see `NormedCrossEntropy`."""
+        if self.piece is piece_of_cross_entropy:
+            self.piece = torch.compile(piece_of_cross_entropy, *args, **kwargs)
+        self.compiled = True
 
     def logits(self, x_BTD: Tensor, embedding_VD: Tensor) -> Tensor:
         return F.linear(self.norm(x_BTD), embedding_VD.to(x_BTD.dtype)).float()

@@ -11,7 +11,6 @@
 // Compiled for one HEAD_DIM, a multiple of 16, and for bf16 where BF16 is defined, else for fp32; see attention.py.
 
 #include <cmath>
-#include <vector>
 
 #include "vectors.h"
 
@@ -38,23 +37,6 @@ struct Matrix {
             }
     }
 };
-
-// Memory for one head, used again for the next.
-struct Buffer {
-    int32_t* next;
-    int32_t* words(long n) {
-        int32_t* at = next;
-        next += (n + LANES - 1) / LANES * LANES;
-        return at;
-    }
-    float* floats(long n) { return reinterpret_cast<float*>(words(n)); }
-};
-
-Buffer buffer_of(long words) {
-    static thread_local std::vector<int32_t> memory;
-    if (long(memory.size()) < words + 32) memory.resize(words + 32);
-    return {memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64 / 4};
-}
 
 // Of base-2 logits of the BLOCK queries from `start` on, the softmax before its division by the total; keys after the query are
 // masked. All maxima first, for a row by itself would wait for its own.
@@ -95,12 +77,12 @@ inline void combine(const int32_t* weights, long stride, const int32_t* pairs, l
 }
 
 void forward_head(Matrix q, Matrix k, Matrix v, Matrix y, float* logsumexp, Buffer buffer) {
-    const long T = q.padded;
+    const long T = q.padded, stride = T + LANES;  // rows a power of two apart would share few lines of the cache
     const float scale = 1.44269504f / std::sqrt(float(K));  // log2(e): all exponentials are powers of two
-    int32_t *q_rows = buffer.words(T * K_WORDS), *k_columns = buffer.words(T * K_WORDS), *v_pairs = buffer.words(T * K_WORDS);
+    int32_t *q_rows = buffer.words(T * K_WORDS), *k_columns = buffer.words(stride * K_WORDS), *v_pairs = buffer.words(T * K_WORDS);
     float* scores = buffer.floats(BLOCK * T);
     int32_t* weights = buffer.words(BLOCK * T / PER_WORD);
-    k.rows(q_rows), transpose(q_rows, T, K_WORDS, k_columns);
+    k.rows(q_rows), transpose(q_rows, T, K_WORDS, k_columns, stride);
     q.rows(q_rows), v.pairs(v_pairs);
     for (long start = 0; start < T; start += BLOCK) {
         const long stop = start + BLOCK, words = stop / PER_WORD;
@@ -109,7 +91,7 @@ void forward_head(Matrix q, Matrix k, Matrix v, Matrix y, float* logsumexp, Buff
             for (long s = 0; s < stop; s += 2 * LANES) {
                 Floats c[ROWS][2];
                 clear(c);
-                multiply(c, q_rows + (start + m) * K_WORDS, K_WORDS, k_columns + s, T, K_WORDS);
+                multiply(c, q_rows + (start + m) * K_WORDS, K_WORDS, k_columns + s, stride, K_WORDS);
                 for (long i = 0; i < ROWS; i++)
                     for (long j = 0; j < 2; j++) store(scores + (m + i) * stop + s + j * LANES, c[i][j] * scale);
             }
@@ -124,18 +106,18 @@ void forward_head(Matrix q, Matrix k, Matrix v, Matrix y, float* logsumexp, Buff
 
 void backward_head(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, Matrix dq, Matrix dk, Matrix dv, const float* logsumexp, Buffer buffer) {
     constexpr long HALF = ROWS / 2;
-    const long T = q.padded, t_words = T / PER_WORD, length = q.length;
+    const long T = q.padded, stride = T + LANES, t_words = T / PER_WORD, row = stride / PER_WORD, length = q.length;
     const float scale = 1 / std::sqrt(float(K)), log_scale = 1.44269504f * scale;
     int32_t* packed[7];
-    for (int32_t*& matrix : packed) matrix = buffer.words(T * K_WORDS);
+    for (int32_t*& matrix : packed) matrix = buffer.words(stride * K_WORDS);
     auto [k_rows, v_rows, k_turned, q_columns, dy_columns, q_pairs, dy_pairs] = packed;
-    float *offsets = buffer.floats(T), *deltas = buffer.floats(T), *dq_turned = buffer.floats(K * T);
-    int32_t *p = buffer.words(BLOCK * t_words), *ds = buffer.words(BLOCK * t_words), *ds_pairs = buffer.words(BLOCK * t_words);
-    q.rows(k_rows), transpose(k_rows, T, K_WORDS, q_columns);
-    dy.rows(k_rows), transpose(k_rows, T, K_WORDS, dy_columns);
-    k.pairs(q_pairs), transpose(q_pairs, t_words, K, k_turned);
+    float *offsets = buffer.floats(T), *deltas = buffer.floats(T), *dq_turned = buffer.floats(K * stride);
+    int32_t *p = buffer.words(BLOCK * row), *ds = buffer.words(BLOCK * row), *ds_pairs = buffer.words(BLOCK * row);
+    q.rows(k_rows), transpose(k_rows, T, K_WORDS, q_columns, stride);
+    dy.rows(k_rows), transpose(k_rows, T, K_WORDS, dy_columns, stride);
+    k.pairs(q_pairs), transpose(q_pairs, t_words, K, k_turned, row);
     k.rows(k_rows), v.rows(v_rows), q.pairs(q_pairs), dy.pairs(dy_pairs);
-    std::memset(dq_turned, 0, sizeof(float) * K * T);
+    std::memset(dq_turned, 0, sizeof(float) * K * stride);
     for (long t = 0; t < T; t++) {
         Floats sum = {};
         for (long d = 0; d < K && t < length; d += LANES) sum += load_row(dy.data + t * dy.stride + d) * load_row(y.data + t * y.stride + d);
@@ -148,8 +130,8 @@ void backward_head(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, Matrix dq,
             for (long m = 0; m < BLOCK; m += HALF) {
                 Floats c[HALF][2], e[HALF][2];
                 clear(c), clear(e);
-                multiply(c, k_rows + (start + m) * K_WORDS, K_WORDS, q_columns + t, T, K_WORDS);
-                multiply(e, v_rows + (start + m) * K_WORDS, K_WORDS, dy_columns + t, T, K_WORDS);
+                multiply(c, k_rows + (start + m) * K_WORDS, K_WORDS, q_columns + t, stride, K_WORDS);
+                multiply(e, v_rows + (start + m) * K_WORDS, K_WORDS, dy_columns + t, stride, K_WORDS);
                 for (long j = 0; j < 2; j++) {
                     const Floats offset = load<Floats>(offsets + t + j * LANES), delta = load<Floats>(deltas + t + j * LANES);
                     for (long i = 0; i < HALF; i++) {
@@ -158,30 +140,29 @@ void backward_head(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, Matrix dq,
                         e[i][j] = c[i][j] * (e[i][j] - delta);
                     }
                 }
-                for (long i = 0; i < HALF; i++) {
-                    store_two(p + (m + i) * t_words + t / PER_WORD, c[i][0], c[i][1]);
-                    store_two(ds + (m + i) * t_words + t / PER_WORD, e[i][0], e[i][1]);
+                for (long i = 0; i < HALF; i += 2) {
+                    int32_t *p_row = p + (m + i) * row + t / PER_WORD, *ds_row = ds + (m + i) * row + t / PER_WORD;
+                    store_two(p_row, c[i][0], c[i][1]), store_two(p_row + row, c[i + 1][0], c[i + 1][1]);
+                    store_tile(ds_row, ds_row + row, ds_pairs + (m + i) / PER_WORD * stride + t, stride, e[i], e[i + 1]);
                 }
-                for (long i = 0; i < HALF; i += 2)
-                    for (long j = 0; j < 2; j++) store_pairs(ds_pairs + (m + i) / PER_WORD * T + t + j * LANES, T, e[i][j], e[i + 1][j]);
             }
         const long seen = start / PER_WORD, depth = t_words - seen;
-        combine(p + seen, t_words, dy_pairs + seen * K, depth, ones, dv, start);
-        combine(ds + seen, t_words, q_pairs + seen * K, depth, scales, dk, start);
+        combine(p + seen, row, dy_pairs + seen * K, depth, ones, dv, start);
+        combine(ds + seen, row, q_pairs + seen * K, depth, scales, dk, start);
         for (long d = 0; d < K; d += ROWS)
             for (long t = start; t < T; t += 2 * LANES) {
                 Floats c[ROWS][2];
                 for (long i = 0; i < ROWS; i++)
-                    for (long j = 0; j < 2; j++) c[i][j] = load<Floats>(dq_turned + (d + i) * T + t + j * LANES);
-                multiply(c, k_turned + d * t_words + seen, t_words, ds_pairs + t, T, BLOCK / PER_WORD);
+                    for (long j = 0; j < 2; j++) c[i][j] = load<Floats>(dq_turned + (d + i) * stride + t + j * LANES);
+                multiply(c, k_turned + d * row + seen, row, ds_pairs + t, stride, BLOCK / PER_WORD);
                 for (long i = 0; i < ROWS; i++)
-                    for (long j = 0; j < 2; j++) store(dq_turned + (d + i) * T + t + j * LANES, c[i][j]);
+                    for (long j = 0; j < 2; j++) store(dq_turned + (d + i) * stride + t + j * LANES, c[i][j]);
             }
     }
     for (long t = 0; t < length; t += LANES)
         for (long d = 0; d < K; d += LANES) {
             Words x[LANES];
-            for (long i = 0; i < LANES; i++) x[i] = load<Words>(dq_turned + (d + i) * T + t);
+            for (long i = 0; i < LANES; i++) x[i] = load<Words>(dq_turned + (d + i) * stride + t);
             transpose(x);
             for (long i = 0; i < LANES && t + i < length; i++) store_row(dq.data + (t + i) * dq.stride + d, bits<Floats>(x[i]) * scale);
         }
@@ -193,30 +174,35 @@ struct Tensor {
     long batch, head, time;
 };
 
-struct Sizes {
+struct Call {
     long batch, heads, length;
+    Tensor tensors[8];  // forward has 4
 };
 
-template <class Head> void each_head(const Sizes& n, const Tensor* tensors, float* logsumexp, Head head) {
+template <class Head> void each_head(const Call& n, float* logsumexp, Head head) {
     const long T = (n.length + BLOCK - 1) / BLOCK * BLOCK;
-    const Buffer buffer = buffer_of(T * (8 * K + 3 * BLOCK + 2));
+    const Buffer buffer = buffer_of((T + LANES) * (8 * K + 3 * BLOCK + 2));
     for (long b = 0; b < n.batch; b++)
-        for (long h = 0; h < n.heads; h++)
-            head([&](long i) { return Matrix{tensors[i].data + b * tensors[i].batch + h * tensors[i].head, tensors[i].time, n.length, T}; },
-                 logsumexp + (b * n.heads + h) * n.length, buffer);
+        for (long h = 0; h < n.heads; h++) {
+            const auto matrix = [&](long i) {
+                const Tensor& x = n.tensors[i];
+                return Matrix{x.data + b * x.batch + h * x.head, x.time, n.length, T};
+            };
+            head(matrix, logsumexp + (b * n.heads + h) * n.length, buffer);
+        }
 }
 
 }  // namespace
 
 extern "C" {
 // Of q, k, v: y, and the base-2 logarithm of each softmax's denominator (batch, heads, time), dense.
-void forward(const Sizes* n, const Tensor* tensors, float* logsumexp) {
-    each_head(*n, tensors, logsumexp, [](auto x, float* lse, Buffer buffer) { forward_head(x(0), x(1), x(2), x(3), lse, buffer); });
+void forward(const Call* call, float* logsumexp) {
+    each_head(*call, logsumexp, [](auto x, float* lse, Buffer buffer) { forward_head(x(0), x(1), x(2), x(3), lse, buffer); });
 }
 
 // Of q, k, v, y, dy and the forward's logarithms: dq, dk, dv.
-void backward(const Sizes* n, const Tensor* tensors, float* logsumexp) {
-    each_head(*n, tensors, logsumexp, [](auto x, float* lse, Buffer buffer) {
+void backward(const Call* call, float* logsumexp) {
+    each_head(*call, logsumexp, [](auto x, float* lse, Buffer buffer) {
         backward_head(x(0), x(1), x(2), x(3), x(4), x(5), x(6), x(7), lse, buffer);
     });
 }

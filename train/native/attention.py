@@ -8,6 +8,7 @@ Shape suffixes: B batch, H heads, T time (tokens), K head_dim.
 from __future__ import annotations
 
 import ctypes
+import struct
 from functools import cache
 from typing import Any
 
@@ -40,13 +41,6 @@ def fused_attention(dtype: torch.dtype) -> Attend:
     return attend
 
 
-torch.library.define("sixnd::causal_attention", "(Tensor q, Tensor k, Tensor v) -> (Tensor, Tensor)")
-torch.library.define(
-    "sixnd::causal_attention_backward",
-    "(Tensor dy, Tensor q, Tensor k, Tensor v, Tensor y, Tensor logsumexp) -> (Tensor, Tensor, Tensor)",
-)
-
-
 def _empty_like(x_BHTK: Tensor) -> Tensor:
     """(B, H, T, K), in memory as the projection that follows reads it: (B, T, H, K)."""
     batch, heads, length, head_dim = x_BHTK.shape
@@ -60,19 +54,17 @@ def _logsumexp_of(q_BHTK: Tensor) -> Tensor:
 def _call(name: str, tensors: list[Tensor], logsumexp_BHT: Tensor) -> None:
     dtype, (batch, heads, length, head_dim) = tensors[0].dtype, tensors[0].shape
     dense = [x if x.stride(3) == 1 else x.contiguous() for x in tensors]
-    described = [number for x in dense for number in (x.data_ptr(), *x.stride()[:3])]
-    sizes, layout = (ctypes.c_long * 3)(batch, heads, length), (ctypes.c_long * len(described))(*described)
-    getattr(attention_library(dtype, head_dim), name)(sizes, layout, ctypes.c_void_p(logsumexp_BHT.data_ptr()))
+    numbers = [batch, heads, length, *(number for x in dense for number in (x.data_ptr(), *x.stride()[:3]))]
+    call = struct.pack(f"{len(numbers)}l", *numbers)
+    getattr(attention_library(dtype, head_dim), name)(call, ctypes.c_void_p(logsumexp_BHT.data_ptr()))
 
 
-@torch.library.impl("sixnd::causal_attention", "CPU")
 def _forward(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor) -> tuple[Tensor, Tensor]:
     y_BHTK, logsumexp_BHT = _empty_like(q_BHTK), _logsumexp_of(q_BHTK)
     _call("forward", [q_BHTK, k_BHTK, v_BHTK, y_BHTK], logsumexp_BHT)
     return y_BHTK, logsumexp_BHT
 
 
-@torch.library.impl("sixnd::causal_attention_backward", "CPU")
 def _backward(
     dy_BHTK: Tensor, q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, y_BHTK: Tensor, logsumexp_BHT: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,6 +91,13 @@ def _pull(ctx: Any, dy_BHTK: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]
     return pulls
 
 
-torch.library.register_autograd("sixnd::causal_attention", _pull, setup_context=_keep)
+torch.library.define("sixnd::causal_attention", "(Tensor q, Tensor k, Tensor v) -> (Tensor, Tensor)")
+torch.library.define(
+    "sixnd::causal_attention_backward",
+    "(Tensor dy, Tensor q, Tensor k, Tensor v, Tensor y, Tensor logsumexp) -> (Tensor, Tensor, Tensor)",
+)
+torch.library.impl("sixnd::causal_attention", "CPU", _forward)
+torch.library.impl("sixnd::causal_attention_backward", "CPU", _backward)
 torch.library.register_fake("sixnd::causal_attention", _forward_shapes)
 torch.library.register_fake("sixnd::causal_attention_backward", _backward_shapes)
+torch.library.register_autograd("sixnd::causal_attention", _pull, setup_context=_keep)

@@ -1,4 +1,4 @@
-"""Gives a model the C++ of this folder in place of what torch would compile."""
+"""Gives a model the C++ of this folder in place of what torch runs or compiles."""
 
 from __future__ import annotations
 
@@ -6,27 +6,38 @@ from collections.abc import Callable
 
 import torch
 
-from ...models.transformer import Attention, Transformer
+from ...models.stack import StackedTransformer
+from ...models.transformer import Attention, SwiGLU, Transformer
 from .attention import attention_library, fused_attention
+from .cross_entropy import cross_entropy_library, fused_cross_entropy
 from .library import DEFINED, WIDTH, NotCompiled
+from .swiglu import fused_gate, swiglu_library
 
 
 def fuse_model(model: Transformer, dtype: torch.dtype, say: Callable[[str], None]) -> bool:
-    """Gives the model's blocks fused attention for activations of `dtype`; others are left to `blocked_attention`.
+    """Fuses attention and the SwiGLU's gate in the model's blocks, and its head's loss, for activations of `dtype` on a CPU.
 
-    Returns False, with the model as it was, on a GPU, for another dtype or head_dim than the fused one has, and, having said so,
-    where it does not compile.
+    Head dimensions and widths that are no multiples of 16, other dtypes, and the head of a stack are left as they are.
+    Returns False, with the model as it was, on a GPU and, having said so, where the C++ does not compile.
     """
-    head_dim = model.config.head_dim
-    if model.embedding.device.type != "cpu" or dtype not in DEFINED or head_dim % WIDTH:
+    config = model.config
+    if model.embedding.device.type != "cpu" or dtype not in DEFINED:
         return False
     try:
-        attention_library(dtype, head_dim)
+        if config.head_dim % WIDTH == 0:
+            attention_library(dtype, config.head_dim)
+        if config.d_ff % WIDTH == 0:
+            swiglu_library(dtype)
+        if config.d_model % WIDTH == 0:
+            cross_entropy_library(dtype)
     except NotCompiled as error:
-        say(f"attention.cpp does not compile here, attention is torch's: {error}")
+        say(f"sixnd's own C++ does not compile here, training is slower: {error}")
         return False
-    attend = fused_attention(dtype)
     for module in model.modules():
-        if isinstance(module, Attention):
-            module.attend = attend
+        if isinstance(module, Attention) and config.head_dim % WIDTH == 0:
+            module.attend = fused_attention(dtype)
+        elif isinstance(module, SwiGLU) and config.d_ff % WIDTH == 0:
+            module.gate = fused_gate(dtype)
+    if not isinstance(model, StackedTransformer) and config.d_model % WIDTH == 0:
+        model.head.piece = fused_cross_entropy(dtype)
     return True

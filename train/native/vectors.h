@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <vector>
 #ifdef BF16
 #include <immintrin.h>
 #endif
@@ -51,7 +52,16 @@ Floats dot(Floats sum, int32_t a, Words b) { return (Floats)_mm512_dpbf16_ps((__
 __m512i widened(Floats x) { return _mm512_cvtepu16_epi32(bits<__m256i>(_mm512_cvtneps_pbh((__m512)x))); }
 Floats load_row(const Element* at) { return (Floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(load<__m256i>(at)), 16); }
 void store_row(Element* at, Floats x) { store(at, _mm512_cvtneps_pbh((__m512)x)); }
-void store_two(int32_t* at, Floats x, Floats y) { store(at, _mm512_cvtne2ps_pbh((__m512)y, (__m512)x)); }
+__m512i narrowed(Floats x, Floats y) { return bits<__m512i>(_mm512_cvtne2ps_pbh((__m512)y, (__m512)x)); }
+void store_two(int32_t* at, Floats x, Floats y) { store(at, narrowed(x, y)); }
+// Two vectors of each of two rows, as rows and as pairs of both.
+void store_tile(int32_t* first, int32_t* second, int32_t* pairs, long, const Floats* x, const Floats* y) {
+    const __m512i a = narrowed(x[0], x[1]), b = narrowed(y[0], y[1]), lane = (__m512i)lane_numbers();
+    const __m512i low = _mm512_or_si512(lane, _mm512_slli_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(32)), 16));  // a[i], b[i]
+    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+    store(first, a), store(second, b);
+    store(pairs, _mm512_permutex2var_epi16(a, low, b)), store(pairs + LANES, _mm512_permutex2var_epi16(a, high, b));
+}
 void store_pairs(int32_t* at, long, Floats x, Floats y) { store(at, _mm512_or_si512(widened(x), _mm512_slli_epi32(widened(y), 16))); }
 #else
 typedef float Element;
@@ -60,17 +70,21 @@ Floats dot(Floats sum, int32_t a, Words b) { return sum + bits<float>(a) * bits<
 Floats load_row(const Element* at) { return load<Floats>(at); }
 void store_row(Element* at, Floats x) { store(at, x); }
 void store_two(int32_t* at, Floats x, Floats y) { store(at, x), store(at + LANES, y); }
+void store_tile(int32_t* first, int32_t* second, int32_t* pairs, long stride, const Floats* x, const Floats* y) {
+    store_two(first, x[0], x[1]), store_two(second, y[0], y[1]);
+    store_two(pairs, x[0], x[1]), store_two(pairs + stride, y[0], y[1]);
+}
 void store_pairs(int32_t* at, long stride, Floats x, Floats y) { store(at, x), store(at + stride, y); }
 #endif
 
-// 2^x for x <= 0 to 2e-7 of itself, 0 below 2^-126: 2^n 2^r with |r| <= 1/2, the latter by its series.
+// 2^x for x < 127 to 3e-7 of itself, 0 below 2^-126: 2^n 2^r with |r| <= 1/2, the latter by the polynomial of least relative error.
 inline Floats power_of_two(Floats x) {
     const auto kept = x > -126.0f;
     x = kept ? x : Floats{};
     const Floats shifted = x + 12582912.0f;  // 1.5 * 2^23: the low bits are n
     const Floats r = x - (shifted - 12582912.0f);
-    Floats y = Floats{} + 1.54035304e-4f;  // ln(2)^6 / 6!
-    for (const float term : {1.33335581e-3f, 9.61812911e-3f, 5.55041087e-2f, 2.40226507e-1f, 6.93147181e-1f, 1.0f}) y = y * r + term;
+    Floats y = Floats{} + 1.32764725e-3f;
+    for (const float term : {9.67554096e-3f, 5.55071309e-2f, 2.40221202e-1f, 6.93146944e-1f, 1.0f}) y = y * r + term;
     const Words power = bits<Words>(y) + (bits<Words>(shifted) << 23);
     return bits<Floats>(kept ? power : Words{});
 }
@@ -115,14 +129,14 @@ template <int32_t STEP = 1> inline void transpose(Words (&x)[LANES]) {
     if constexpr (2 * STEP < LANES) transpose<2 * STEP>(x);
 }
 
-// to[j][i] = from[i][j] of a matrix of words; `rows` is a multiple of LANES. Reads up to 15 words beyond it.
-void transpose(const int32_t* from, long rows, long columns, int32_t* to) {
+// to[j][i] = from[i][j] of a dense matrix of words, rows of `to` being `stride` apart; `rows` is a multiple of LANES. Reads up to 15 words beyond it.
+void transpose(const int32_t* from, long rows, long columns, int32_t* to, long stride) {
     for (long i = 0; i < rows; i += LANES)
         for (long j = 0; j < columns; j += LANES) {
             Words x[LANES];
             for (long r = 0; r < LANES; r++) x[r] = load<Words>(from + (i + r) * columns + j);
             transpose(x);
-            for (long r = 0; r < LANES && j + r < columns; r++) store(to + (j + r) * rows + i, x[r]);
+            for (long r = 0; r < LANES && j + r < columns; r++) store(to + (j + r) * stride + i, x[r]);
         }
 }
 
@@ -140,6 +154,23 @@ inline __attribute__((always_inline)) void multiply(Floats (&c)[M][N], const int
         for (long m = 0; m < M; m++)
             for (long n = 0; n < N; n++) c[m][n] = dot(c[m][n], a[m * a_stride + w], row[n]);
     }
+}
+
+// Memory that the next call uses again.
+struct Buffer {
+    int32_t* next;
+    int32_t* words(long n) {
+        int32_t* at = next;
+        next += (n + LANES - 1) / LANES * LANES;
+        return at;
+    }
+    float* floats(long n) { return reinterpret_cast<float*>(words(n)); }
+};
+
+Buffer buffer_of(long words) {
+    static thread_local std::vector<int32_t> memory;
+    if (long(memory.size()) < words + 32) memory.resize(words + 32);
+    return {memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64 / 4};
 }
 
 }  // namespace

@@ -1,0 +1,114 @@
+"""The fused head and SwiGLU: equal to the plain ones in fp64, forward and backward, whatever the sizes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sixnd.models.config import ModelConfig
+from sixnd.models.cross_entropy import Piece, piece_of_cross_entropy
+from sixnd.models.stack import StackedTransformer
+from sixnd.models.transformer import Transformer, gated
+from sixnd.train.device import native_precision
+from sixnd.train.loop import DTYPES
+from sixnd.train.machine import has_compiler
+from sixnd.train.native.cross_entropy import fused_cross_entropy
+from sixnd.train.native.fuse import fuse_model
+from sixnd.train.native.swiglu import fused_gate
+from torch import Tensor
+
+NATIVE = DTYPES[native_precision(torch.device("cpu"))]  # bf16 where the processor multiplies it
+DTYPES_HERE = [torch.float32] if torch.float32 == NATIVE else [torch.float32, NATIVE]
+Z_LOSS = 1e-2
+
+pytestmark = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler on this machine")
+
+
+def off(x: Tensor, right: Tensor) -> float:
+    return float((x.double() - right).norm() / right.norm().clamp_min(1e-9))
+
+
+@pytest.mark.parametrize("dtype", DTYPES_HERE)
+@pytest.mark.parametrize(
+    ("tokens", "width", "vocabulary"), [(1, 16, 33), (100, 32, 300), (129, 48, 1024), (256, 80, 64)]
+)
+def test_a_piece(tokens: int, width: int, vocabulary: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(tokens)
+    x = torch.randn(tokens, width, generator=generator).to(dtype)
+    gain = torch.rand(width, generator=generator) + 0.5
+    weight = torch.randn(vocabulary, width, generator=generator).mul(0.5).to(dtype)
+    targets = torch.randint(0, vocabulary, (tokens,), generator=generator)
+    right = piece_of_cross_entropy(x.double(), gain.double(), 1e-5, weight.double(), targets, Z_LOSS, 2 * tokens)
+    inputs = (x, gain, 1e-5, weight, targets, Z_LOSS, 2 * tokens)
+    fused, plain = fused_cross_entropy(dtype)(*inputs), piece_of_cross_entropy(*inputs)
+    for name, exact, ours, theirs in zip(Piece._fields, right, fused, plain, strict=True):
+        assert ours.dtype == theirs.dtype and ours.shape == theirs.shape, name
+        # In bf16 no worse than with logits that were rounded; a sum of few may round to either side.
+        allowed = 2e-6 if dtype == torch.float32 else 1.2 * off(theirs, exact) + 1e-3
+        assert off(ours, exact) < allowed, name
+
+
+@pytest.mark.parametrize("dtype", DTYPES_HERE)
+def test_large_logits_neither_overflow_nor_lose_the_loss(dtype: torch.dtype) -> None:
+    x, gain = torch.ones(4, 16, dtype=dtype), torch.full((16,), 30.0)
+    weight = torch.stack((torch.full((16,), 10.0), torch.full((16,), -10.0))).to(dtype)
+    piece = fused_cross_entropy(dtype)(x, gain, 0.0, weight, torch.tensor([0, 0, 1, 1]), 0.0, 4)
+    assert piece.loss.item() == pytest.approx(2 * 2 * 4800, rel=1e-3)
+    assert all(value.isfinite().all() for value in piece)
+
+
+@pytest.mark.parametrize("dtype", DTYPES_HERE)
+@pytest.mark.parametrize("features", [16, 80])
+def test_swiglu(features: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 50, 2 * features, generator=generator).mul(4).to(dtype)
+    x[0, 0] = 200  # and far out
+    x[0, 1] = -200
+    dh = torch.randn(3, 50, features, generator=generator).to(dtype)
+
+    def of(gate: object, inputs: Tensor, pulls: Tensor) -> tuple[Tensor, Tensor]:
+        assert callable(gate)
+        inputs = inputs.detach().requires_grad_()
+        h = gate(inputs)
+        return h.detach(), torch.autograd.grad(h, inputs, pulls)[0]
+
+    right = of(gated, x.double(), dh.double())
+    for exact, ours in zip(right, of(fused_gate(dtype), x, dh), strict=True):
+        assert off(ours, exact) < (1e-6 if dtype == torch.float32 else 3e-3)
+    strided = torch.cat((x, x), dim=-1)[..., : 2 * features]
+    assert torch.equal(fused_gate(dtype)(strided), fused_gate(dtype)(x))
+
+
+@pytest.mark.parametrize("vocabulary", [300, 512])
+def test_a_model_learns_the_same(vocabulary: int) -> None:
+    config = ModelConfig.from_shape(2, 64, vocabulary, 48)
+    tokens = torch.randint(0, vocabulary, (3, 49), generator=torch.Generator().manual_seed(0))
+    gradients, losses = [], []
+    for fused in (False, True):
+        model = Transformer(config)
+        model.initialize(0)
+        assert not fused or fuse_model(model, torch.float32, print)
+        objective, loss = model(tokens[:, :-1], tokens[:, 1:], torch.float32, Z_LOSS)
+        objective.backward()
+        losses.append((objective.detach(), loss))
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-7)
+
+
+def test_what_does_not_fit_is_left_as_it_is() -> None:
+    odd = Transformer(ModelConfig(n_layers=1, d_model=24, head_dim=8, d_ff=40, vocab_size=300, context=32))
+    assert fuse_model(odd, torch.float32, print)
+    assert odd.blocks[0].mlp.gate is gated and odd.head.piece is piece_of_cross_entropy
+    stack = StackedTransformer(ModelConfig.from_shape(1, 32, 300, 32), 2)
+    assert fuse_model(stack, torch.float32, print)
+    assert stack.blocks[0].mlp.gate is not gated and stack.head.piece is piece_of_cross_entropy
+    whole = Transformer(ModelConfig.from_shape(1, 32, 300, 32))
+    assert not fuse_model(whole, torch.float64, print)
+
+
+def test_another_dtype_is_left_to_the_plain_ones() -> None:
+    x = torch.randn(5, 32, dtype=torch.float64)
+    assert torch.equal(fused_gate(torch.float32)(x), gated(x))
+    inputs = (x, torch.ones(32).double(), 1e-5, torch.randn(40, 32).double(), torch.arange(5), 0.0, 5)
+    fused, plain = fused_cross_entropy(torch.float32)(*inputs), piece_of_cross_entropy(*inputs)
+    assert all(torch.equal(a, b) for a, b in zip(fused, plain, strict=True))

@@ -1,0 +1,174 @@
+// Final norm, logits, cross-entropy and their gradients, in one pass over strips of tokens; see models/cross_entropy.py, whose
+// formulas these are. Powers of two are kept undivided by their total, which goes into the factor that each token's row has anyway.
+//
+// T tokens, D width, V vocabulary. Logits exist for 32 tokens and their softmax for 64 at a time. Packed as in attention.cpp: the
+// table W[v][d] as columns [d words][v] and pairs [v words][d], the softmax of a strip P[t][v] as rows and pairs.
+//
+// Compiled for bf16 where BF16 is defined, else for fp32; sums are fp32.
+
+#include <cmath>
+
+#include "vectors.h"
+
+namespace {
+
+constexpr long BLOCK = 32, STRIP = 128;
+
+struct Sizes {
+    long tokens, width, vocabulary;
+    long padded() const { return (vocabulary + BLOCK - 1) / BLOCK * BLOCK; }
+};
+
+struct Numbers {
+    float eps, z_loss, n_tokens;  // n_tokens: of the whole batch, of which this is a piece
+};
+
+// Of a piece: sums over its tokens, and the objective's gradients, the table's without the targets' own rows.
+struct Piece {
+    float* loss;
+    float* squares;  // of the logsumexp
+    Element* x_pull;
+    float* gain_pull;
+    float* weight_pull;
+    float* y;  // what the logits are products of
+};
+
+// to[m][n] = A[m] . B[n], added to what is there where ADD; `rows` is a multiple of ROWS, `columns` of LANES.
+template <bool ADD, long N>
+void product_of(const int32_t* a, long a_stride, const int32_t* b, long b_stride, long depth, long rows, long from, long until, float* to,
+                long stride) {
+    for (long n = from; n < until; n += N * LANES)
+        for (long m = 0; m < rows; m += ROWS) {
+            Floats c[ROWS][N];
+            clear(c);
+            for (long i = 0; ADD && i < ROWS; i++)
+                for (long j = 0; j < N; j++) c[i][j] = load<Floats>(to + (m + i) * stride + n + j * LANES);
+            multiply(c, a + m * a_stride, a_stride, b + n, b_stride, depth);
+            for (long i = 0; i < ROWS; i++)
+                for (long j = 0; j < N; j++) store(to + (m + i) * stride + n + j * LANES, c[i][j]);
+        }
+}
+
+template <bool ADD>
+void product(const int32_t* a, long a_stride, const int32_t* b, long b_stride, long depth, long rows, long columns, float* to, long stride) {
+    const long even = columns / (2 * LANES) * 2 * LANES;
+    product_of<ADD, 2>(a, a_stride, b, b_stride, depth, rows, 0, even, to, stride);
+    product_of<ADD, 1>(a, a_stride, b, b_stride, depth, rows, even, columns, to, stride);
+}
+
+// Of BLOCK rows of logits, 2^(x log2 e - top) as rows and as pairs, with top and total of each row.
+void powers(float* logits, long vocabulary, long padded, long stride, int32_t* rows, int32_t* pairs, float* tops, float* totals) {
+    constexpr float LOG2_E = 1.44269504f;
+    for (long m = 0; m < BLOCK; m++) {
+        float* row = logits + m * stride;
+        for (long v = vocabulary; v < padded; v++) row[v] = -INFINITY;
+        Floats most = load<Floats>(row);
+        for (long v = LANES; v < padded; v += LANES) {
+            const Floats x = load<Floats>(row + v);
+            most = x > most ? x : most;
+        }
+        tops[m] = largest(most) * LOG2_E;
+    }
+    for (long m = 0; m < BLOCK; m += 2) {
+        const float *first = logits + m * stride, *second = first + stride;
+        Floats sum = {}, other = {};
+        for (long v = 0; v < padded; v += 2 * LANES) {
+            Floats a[2], b[2];
+            for (long j = 0; j < 2; j++) {
+                a[j] = power_of_two(load<Floats>(first + v + j * LANES) * LOG2_E - tops[m]);
+                b[j] = power_of_two(load<Floats>(second + v + j * LANES) * LOG2_E - tops[m + 1]);
+            }
+            int32_t* row = rows + (m * stride + v) / PER_WORD;
+            store_tile(row, row + stride / PER_WORD, pairs + m / PER_WORD * stride + v, stride, a, b);
+            sum += a[0] + a[1], other += b[0] + b[1];
+        }
+        totals[m] = total(sum), totals[m + 1] = total(other);
+    }
+}
+
+// Sum over d of f(d), a vector of LANES at a time.
+template <class Vector> float over_width(long width, Vector f) {
+    Floats sum = {};
+    for (long d = 0; d < width; d += LANES) sum += f(d);
+    return total(sum);
+}
+
+void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* gain, const Element* weight, const int64_t* targets, Piece to) {
+    const long D = n.width, V = n.padded(), d_words = D / PER_WORD, v_words = V / PER_WORD, t_words = STRIP / PER_WORD;
+    const long stride = V + BLOCK;  // rows a power of two apart would share few lines of the cache
+    Buffer buffer = buffer_of(stride * (4 * D + BLOCK + 2 * STRIP) + STRIP * 5 * D);
+    int32_t *w_rows = buffer.words(V * d_words), *w_columns = buffer.words(stride * d_words), *w_pairs = buffer.words(v_words * D);
+    int32_t *p_rows = buffer.words(STRIP * stride / PER_WORD), *p_pairs = buffer.words(t_words * stride), *y_rows = buffer.words(STRIP * d_words);
+    int32_t *scaled_pairs = buffer.words(t_words * D), *scaled_turned = buffer.words(t_words * D);
+    float *logits = buffer.floats(BLOCK * stride), *pull = buffer.floats(STRIP * D), *w_pull_turned = buffer.floats(D * stride);
+    std::memset(w_rows, 0, sizeof(int32_t) * V * d_words);
+    std::memcpy(w_rows, weight, sizeof(Element) * n.vocabulary * D);
+    transpose(w_rows, V, d_words, w_columns, stride);
+    const Element* w = reinterpret_cast<const Element*>(w_rows);
+    for (long v = 0; v < V; v += 2)
+        for (long d = 0; d < D; d += LANES) store_pairs(w_pairs + v / PER_WORD * D + d, D, load_row(w + v * D + d), load_row(w + (v + 1) * D + d));
+    std::memset(w_pull_turned, 0, sizeof(float) * D * stride);
+    std::memset(to.gain_pull, 0, sizeof(float) * D);
+    double loss = 0, squares = 0;
+    for (long start = 0; start < n.tokens; start += STRIP) {
+        const long here = n.tokens - start < STRIP ? n.tokens - start : STRIP;
+        float scales[STRIP], tops[STRIP], totals[STRIP], shares[STRIP];
+        Element* y = reinterpret_cast<Element*>(y_rows);
+        std::memset(y_rows, 0, sizeof(int32_t) * STRIP * d_words);
+        for (long t = 0; t < here; t++) {
+            const Element* row = x + (start + t) * D;
+            const float square = over_width(D, [&](long d) { return load_row(row + d) * load_row(row + d); });
+            scales[t] = 1 / std::sqrt(square / D + c.eps);
+            for (long d = 0; d < D; d += LANES) {
+                store_row(y + t * D + d, load_row(row + d) * scales[t] * load<Floats>(gain + d));
+                store(to.y + (start + t) * D + d, load_row(y + t * D + d));
+            }
+        }
+        for (long m = 0; m < STRIP; m += BLOCK) {
+            product<false>(y_rows + m * d_words, d_words, w_columns, stride, d_words, BLOCK, V, logits, stride);
+            powers(logits, n.vocabulary, V, stride, p_rows + m * stride / PER_WORD, p_pairs + m / PER_WORD * stride, tops + m, totals + m);
+        }
+        for (long t = 0; t < STRIP; t++) {
+            shares[t] = 0;  // of a row beyond the last
+            if (t >= here) continue;
+            const float logsumexp = (tops[t] + std::log2(totals[t])) * 0.693147181f;
+            const Element* target = w + targets[start + t] * D;
+            loss += logsumexp - over_width(D, [&](long d) { return load_row(y + t * D + d) * load_row(target + d); });
+            squares += double(logsumexp) * logsumexp;
+            shares[t] = (1 + 2 * c.z_loss * logsumexp) / c.n_tokens / totals[t];
+        }
+        for (long t = 0; t < STRIP; t += 2)
+            for (long d = 0; d < D; d += LANES)
+                store_pairs(scaled_pairs + t / PER_WORD * D + d, D, load_row(y + t * D + d) * shares[t], load_row(y + (t + 1) * D + d) * shares[t + 1]);
+        transpose(scaled_pairs, t_words, D, scaled_turned, t_words);
+        product<true>(scaled_turned, t_words, p_pairs, stride, t_words, D, V, w_pull_turned, stride);
+        product<false>(p_rows, stride / PER_WORD, w_pairs, D, v_words, STRIP, D, pull, D);
+        for (long t = 0; t < here; t++) {  // through the norm
+            const Element *row = x + (start + t) * D, *target = w + targets[start + t] * D;
+            float* y_pull = pull + t * D;
+            for (long d = 0; d < D; d += LANES) store(y_pull + d, load<Floats>(y_pull + d) * shares[t] - load_row(target + d) / c.n_tokens);
+            const auto unit = [&](long d) { return load_row(row + d) * scales[t]; };
+            const auto unit_pull = [&](long d) { return load<Floats>(y_pull + d) * load<Floats>(gain + d); };
+            const float along = over_width(D, [&](long d) { return unit(d) * unit_pull(d); }) / D;
+            for (long d = 0; d < D; d += LANES) {
+                store_row(to.x_pull + (start + t) * D + d, (unit_pull(d) - unit(d) * along) * scales[t]);
+                store(to.gain_pull + d, load<Floats>(to.gain_pull + d) + load<Floats>(y_pull + d) * unit(d));
+            }
+        }
+    }
+    *to.loss = loss, *to.squares = squares;
+    for (long v = 0; v < V; v += LANES)
+        for (long d = 0; d < D; d += LANES) {
+            Words tile[LANES];
+            for (long i = 0; i < LANES; i++) tile[i] = load<Words>(w_pull_turned + (d + i) * stride + v);
+            transpose(tile);
+            for (long i = 0; i < LANES && v + i < n.vocabulary; i++) store(to.weight_pull + (v + i) * D + d, tile[i]);
+        }
+}
+
+}  // namespace
+
+extern "C" void piece_of_cross_entropy(const Sizes* n, const Numbers* c, const Element* x, const float* gain, const Element* weight,
+                                       const int64_t* targets, const Piece* to) {
+    piece_of(*n, *c, x, gain, weight, targets, *to);
+}
