@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-NO_COMPILER = "no C++ compiler found (g++ or clang++): training runs eagerly, 1.1 to 1.7 times as long"
+NO_COMPILER = "no C++ compiler found (g++ or clang++): training runs eagerly, 1.3 to 2 times as long"
 
 
 def cpu_name() -> str:

@@ -1,9 +1,9 @@
 """How fast this machine trains a few shapes, with every slot busy: `python -m sixnd.train.probe`, request and answer as JSON.
 
-It runs in its own process, so that a driver that plans and waits never holds torch. Each shape is timed eagerly, for compiling one
-takes longer than all of that. Compilation saves passes over activations and none of the matrix products. On a CPU, where attention is
-fused in either case, it is reckoned as SAVED of what a profile finds outside attention and the products; on a GPU it is measured at the middle width and carried over to the
-others, in proportion to the width. LOG.md has the figures.
+It runs in its own process, so that a driver that plans and waits never holds torch. Each shape is timed eagerly, on a CPU with our
+own C++ (`train/native`), for compiling one with torch takes longer than all of that. Compilation saves passes over activations and none of
+the matrix products: on a CPU SAVED of what a profile finds outside products and that C++; on a GPU it is measured at the middle
+width and carried over to the others, in proportion to the width. LOG.md has the figures.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Trial:
         return time.perf_counter() - start
 
     def outside_products(self) -> float:
-        """Share of a step's seconds that a CPU spends on anything but matrix products."""
+        """Share of a step's seconds that a CPU spends on anything but matrix products and what is fused with them."""
         seconds = 0.0
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
             while seconds < PROFILED_S:
@@ -219,7 +219,7 @@ def speeds(request: ProbeRequest, device: torch.device, slots: int, compiled: bo
 
 
 def speeds_on_cpu(request: ProbeRequest, device: torch.device, compiled: bool) -> tuple[float, ...]:
-    """Of all models in turns, eagerly but for attention; less SAVED of what they spend outside products."""
+    """Of all models in turns, eagerly but for what is fused; less SAVED of what they spend outside that and products."""
     prepare = fuse_model if compiled else as_it_is
     trials = [Trial.of(model, request, device, prepare) for model in request.models]
     eager = [median(times) for times in _timed(trials, request.seconds)]

@@ -1,8 +1,8 @@
 // Causal attention of one sequence and head at a time, forward and backward, in the caches of one core.
 //
-// Y = softmax(Q K^T / sqrt(HEAD_DIM)) V, row t over keys s <= t. Scores exist for 32 queries (backward: 32 keys) at a time; backward
-// computes them again from their logsumexp (Dao et al. 2022, FlashAttention, arXiv 2205.14135, algorithms 1 and 4), but the softmax
-// itself is not tiled: a strip of 32 rows fits the cache whole.
+// Y = softmax(Q K^T / sqrt(HEAD_DIM)) V, row t over keys s <= t. Scores exist for 32 queries (backward: 32 keys) at a
+// time; backward computes them again from their logsumexp (Dao et al. 2022, FlashAttention, arXiv 2205.14135,
+// algorithms 1 and 4), but the softmax itself is not tiled: a strip of 32 rows fits the cache whole.
 //
 // A matrix X[t][k] is packed in up to four ways (words: see vectors.h):
 //   rows    [t][k words]   a left factor, reduced over k        columns  [k words][t]   a right factor, reduced over k
@@ -38,13 +38,15 @@ struct Matrix {
     }
 };
 
-// Of base-2 logits of the BLOCK queries from `start` on, the softmax before its division by the total; keys after the query are
-// masked. All maxima first, for a row by itself would wait for its own.
+// Of base-2 logits of the BLOCK queries from `start` on, the softmax before its division by the total; keys after the
+// query are masked. All maxima first, for a row by itself would wait for its own.
 __attribute__((noinline)) void softmax(float* scores, long start, int32_t* to, float* tops, float* totals) {
     const long n = start + BLOCK;
     for (long m = 0; m < BLOCK; m++) {
         float* row = scores + m * n;
-        for (long s = 0; s < BLOCK; s += LANES) store(row + start + s, lane_numbers() + int32_t(s) > int32_t(m) ? Floats{} - INFINITY : load<Floats>(row + start + s));
+        for (long s = 0; s < BLOCK; s += LANES)
+            store(row + start + s,
+                  lane_numbers() + int32_t(s) > int32_t(m) ? Floats{} - INFINITY : load<Floats>(row + start + s));
         Floats most = load<Floats>(row);
         for (long s = LANES; s < n; s += LANES) {
             const Floats x = load<Floats>(row + s);
@@ -56,7 +58,8 @@ __attribute__((noinline)) void softmax(float* scores, long start, int32_t* to, f
         const float *row = scores + m * n, top = tops[m];
         Floats sum = {};
         for (long s = 0; s < n; s += 2 * LANES) {
-            const Floats x = power_of_two(load<Floats>(row + s) - top), y = power_of_two(load<Floats>(row + s + LANES) - top);
+            const Floats x = power_of_two(load<Floats>(row + s) - top),
+                         y = power_of_two(load<Floats>(row + s + LANES) - top);
             sum += x + y;
             store_two(to + (m * n + s) / PER_WORD, x, y);
         }
@@ -65,21 +68,24 @@ __attribute__((noinline)) void softmax(float* scores, long start, int32_t* to, f
 }
 
 // out[start + m] = factors[m] · sum over `depth` words of weights[m] . pairs, for BLOCK rows m.
-inline void combine(const int32_t* weights, long stride, const int32_t* pairs, long depth, const float* factors, Matrix out, long start) {
+inline void combine(const int32_t* weights, long stride, const int32_t* pairs, long depth, const float* factors,
+                    Matrix out, long start) {
     for (long m = 0; m < BLOCK; m += ROWS)
         for (long d = 0; d < K; d += WIDE * LANES) {
             Floats c[ROWS][WIDE];
             clear(c);
             multiply(c, weights + m * stride, stride, pairs + d, K, depth);
             for (long i = 0; i < ROWS && start + m + i < out.length; i++)
-                for (long j = 0; j < WIDE; j++) store_row(out.data + (start + m + i) * out.stride + d + j * LANES, c[i][j] * factors[m + i]);
+                for (long j = 0; j < WIDE; j++)
+                    store_row(out.data + (start + m + i) * out.stride + d + j * LANES, c[i][j] * factors[m + i]);
         }
 }
 
 void forward_head(Matrix q, Matrix k, Matrix v, Matrix y, float* logsumexp, Buffer buffer) {
     const long T = q.padded, stride = T + LANES;  // rows a power of two apart would share few lines of the cache
     const float scale = 1.44269504f / std::sqrt(float(K));  // log2(e): all exponentials are powers of two
-    int32_t *q_rows = buffer.words(T * K_WORDS), *k_columns = buffer.words(stride * K_WORDS), *v_pairs = buffer.words(T * K_WORDS);
+    int32_t *q_rows = buffer.words(T * K_WORDS), *k_columns = buffer.words(stride * K_WORDS),
+            *v_pairs = buffer.words(T * K_WORDS);
     float* scores = buffer.floats(BLOCK * T);
     int32_t* weights = buffer.words(BLOCK * T / PER_WORD);
     k.rows(q_rows), transpose(q_rows, T, K_WORDS, k_columns, stride);
@@ -104,7 +110,8 @@ void forward_head(Matrix q, Matrix k, Matrix v, Matrix y, float* logsumexp, Buff
     }
 }
 
-void backward_head(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, Matrix dq, Matrix dk, Matrix dv, const float* logsumexp, Buffer buffer) {
+void backward_head(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, Matrix dq, Matrix dk, Matrix dv,
+                   const float* logsumexp, Buffer buffer) {
     constexpr long HALF = ROWS / 2;
     const long T = q.padded, stride = T + LANES, t_words = T / PER_WORD, row = stride / PER_WORD, length = q.length;
     const float scale = 1 / std::sqrt(float(K)), log_scale = 1.44269504f * scale;
@@ -120,12 +127,14 @@ void backward_head(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, Matrix dq,
     std::memset(dq_turned, 0, sizeof(float) * K * stride);
     for (long t = 0; t < T; t++) {
         Floats sum = {};
-        for (long d = 0; d < K && t < length; d += LANES) sum += load_row(dy.data + t * dy.stride + d) * load_row(y.data + t * y.stride + d);
+        for (long d = 0; d < K && t < length; d += LANES)
+            sum += load_row(dy.data + t * dy.stride + d) * load_row(y.data + t * y.stride + d);
         deltas[t] = total(sum), offsets[t] = t < length ? logsumexp[t] : INFINITY;  // padding has a softmax of 0
     }
     float ones[BLOCK], scales[BLOCK];
     for (long m = 0; m < BLOCK; m++) ones[m] = 1, scales[m] = scale;
-    for (long start = 0; start < T; start += BLOCK) {  // a strip: the softmax and its gradient, transposed, for queries from `start` on
+    for (long start = 0; start < T;
+         start += BLOCK) {  // a strip: the softmax and its gradient, transposed, for queries from `start` on
         for (long t = start; t < T; t += 2 * LANES)
             for (long m = 0; m < BLOCK; m += HALF) {
                 Floats c[HALF][2], e[HALF][2];
@@ -133,17 +142,21 @@ void backward_head(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, Matrix dq,
                 multiply(c, k_rows + (start + m) * K_WORDS, K_WORDS, q_columns + t, stride, K_WORDS);
                 multiply(e, v_rows + (start + m) * K_WORDS, K_WORDS, dy_columns + t, stride, K_WORDS);
                 for (long j = 0; j < 2; j++) {
-                    const Floats offset = load<Floats>(offsets + t + j * LANES), delta = load<Floats>(deltas + t + j * LANES);
+                    const Floats offset = load<Floats>(offsets + t + j * LANES),
+                                 delta = load<Floats>(deltas + t + j * LANES);
                     for (long i = 0; i < HALF; i++) {
                         c[i][j] = power_of_two(c[i][j] * log_scale - offset);
-                        if (t < start + BLOCK) c[i][j] = lane_numbers() + int32_t(t - start + j * LANES) < int32_t(m + i) ? Floats{} : c[i][j];
+                        if (t < start + BLOCK)
+                            c[i][j] =
+                                lane_numbers() + int32_t(t - start + j * LANES) < int32_t(m + i) ? Floats{} : c[i][j];
                         e[i][j] = c[i][j] * (e[i][j] - delta);
                     }
                 }
                 for (long i = 0; i < HALF; i += 2) {
                     int32_t *p_row = p + (m + i) * row + t / PER_WORD, *ds_row = ds + (m + i) * row + t / PER_WORD;
                     store_two(p_row, c[i][0], c[i][1]), store_two(p_row + row, c[i + 1][0], c[i + 1][1]);
-                    store_tile(ds_row, ds_row + row, ds_pairs + (m + i) / PER_WORD * stride + t, stride, e[i], e[i + 1]);
+                    store_tile(ds_row, ds_row + row, ds_pairs + (m + i) / PER_WORD * stride + t, stride, e[i],
+                               e[i + 1]);
                 }
             }
         const long seen = start / PER_WORD, depth = t_words - seen;
@@ -164,7 +177,8 @@ void backward_head(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, Matrix dq,
             Words x[LANES];
             for (long i = 0; i < LANES; i++) x[i] = load<Words>(dq_turned + (d + i) * stride + t);
             transpose(x);
-            for (long i = 0; i < LANES && t + i < length; i++) store_row(dq.data + (t + i) * dq.stride + d, bits<Floats>(x[i]) * scale);
+            for (long i = 0; i < LANES && t + i < length; i++)
+                store_row(dq.data + (t + i) * dq.stride + d, bits<Floats>(x[i]) * scale);
         }
 }
 
@@ -197,7 +211,8 @@ template <class Head> void each_head(const Call& n, float* logsumexp, Head head)
 extern "C" {
 // Of q, k, v: y, and the base-2 logarithm of each softmax's denominator (batch, heads, time), dense.
 void forward(const Call* call, float* logsumexp) {
-    each_head(*call, logsumexp, [](auto x, float* lse, Buffer buffer) { forward_head(x(0), x(1), x(2), x(3), lse, buffer); });
+    each_head(*call, logsumexp,
+              [](auto x, float* lse, Buffer buffer) { forward_head(x(0), x(1), x(2), x(3), lse, buffer); });
 }
 
 // Of q, k, v, y, dy and the forward's logarithms: dq, dk, dv.

@@ -1,8 +1,10 @@
-// Final norm, logits, cross-entropy and their gradients, in one pass over strips of tokens; see models/cross_entropy.py, whose
-// formulas these are. Powers of two are kept undivided by their total, which goes into the factor that each token's row has anyway.
+// Final norm, logits, cross-entropy and their gradients, in one pass over strips of tokens; see
+// models/cross_entropy.py, whose formulas these are. Powers of two are kept undivided by their total, which goes into
+// the factor that each token's row has anyway.
 //
-// T tokens, D width, V vocabulary. Logits exist for 32 tokens and their softmax for 64 at a time. Packed as in attention.cpp: the
-// table W[v][d] as columns [d words][v] and pairs [v words][d], the softmax of a strip P[t][v] as rows and pairs.
+// T tokens, D width, V vocabulary. Logits exist for 32 tokens and their softmax for 64 at a time. Packed as in
+// attention.cpp: the table W[v][d] as columns [d words][v] and pairs [v words][d], the softmax of a strip P[t][v] as
+// rows and pairs.
 //
 // Compiled for bf16 where BF16 is defined, else for fp32; sums are fp32.
 
@@ -35,8 +37,8 @@ struct Piece {
 
 // to[m][n] = A[m] . B[n], added to what is there where ADD; `rows` is a multiple of ROWS, `columns` of LANES.
 template <bool ADD, long N>
-void product_of(const int32_t* a, long a_stride, const int32_t* b, long b_stride, long depth, long rows, long from, long until, float* to,
-                long stride) {
+void product_of(const int32_t* a, long a_stride, const int32_t* b, long b_stride, long depth, long rows, long from,
+                long until, float* to, long stride) {
     for (long n = from; n < until; n += N * LANES)
         for (long m = 0; m < rows; m += ROWS) {
             Floats c[ROWS][N];
@@ -50,14 +52,16 @@ void product_of(const int32_t* a, long a_stride, const int32_t* b, long b_stride
 }
 
 template <bool ADD>
-void product(const int32_t* a, long a_stride, const int32_t* b, long b_stride, long depth, long rows, long columns, float* to, long stride) {
+void product(const int32_t* a, long a_stride, const int32_t* b, long b_stride, long depth, long rows, long columns,
+             float* to, long stride) {
     const long even = columns / (2 * LANES) * 2 * LANES;
     product_of<ADD, 2>(a, a_stride, b, b_stride, depth, rows, 0, even, to, stride);
     product_of<ADD, 1>(a, a_stride, b, b_stride, depth, rows, even, columns, to, stride);
 }
 
 // Of BLOCK rows of logits, 2^(x log2 e - top) as rows and as pairs, with top and total of each row.
-void powers(float* logits, long vocabulary, long padded, long stride, int32_t* rows, int32_t* pairs, float* tops, float* totals) {
+void powers(float* logits, long vocabulary, long padded, long stride, int32_t* rows, int32_t* pairs, float* tops,
+            float* totals) {
     constexpr float LOG2_E = 1.44269504f;
     for (long m = 0; m < BLOCK; m++) {
         float* row = logits + m * stride;
@@ -93,20 +97,25 @@ template <class Vector> float over_width(long width, Vector f) {
     return total(sum);
 }
 
-void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* gain, const Element* weight, const int64_t* targets, Piece to) {
+void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* gain, const Element* weight,
+              const int64_t* targets, Piece to) {
     const long D = n.width, V = n.padded(), d_words = D / PER_WORD, v_words = V / PER_WORD, t_words = STRIP / PER_WORD;
     const long stride = V + BLOCK;  // rows a power of two apart would share few lines of the cache
     Buffer buffer = buffer_of(stride * (4 * D + BLOCK + 2 * STRIP) + STRIP * 5 * D);
-    int32_t *w_rows = buffer.words(V * d_words), *w_columns = buffer.words(stride * d_words), *w_pairs = buffer.words(v_words * D);
-    int32_t *p_rows = buffer.words(STRIP * stride / PER_WORD), *p_pairs = buffer.words(t_words * stride), *y_rows = buffer.words(STRIP * d_words);
+    int32_t *w_rows = buffer.words(V * d_words), *w_columns = buffer.words(stride * d_words),
+            *w_pairs = buffer.words(v_words * D);
+    int32_t *p_rows = buffer.words(STRIP * stride / PER_WORD), *p_pairs = buffer.words(t_words * stride),
+            *y_rows = buffer.words(STRIP * d_words);
     int32_t *scaled_pairs = buffer.words(t_words * D), *scaled_turned = buffer.words(t_words * D);
-    float *logits = buffer.floats(BLOCK * stride), *pull = buffer.floats(STRIP * D), *w_pull_turned = buffer.floats(D * stride);
+    float *logits = buffer.floats(BLOCK * stride), *pull = buffer.floats(STRIP * D),
+          *w_pull_turned = buffer.floats(D * stride);
     std::memset(w_rows, 0, sizeof(int32_t) * V * d_words);
     std::memcpy(w_rows, weight, sizeof(Element) * n.vocabulary * D);
     transpose(w_rows, V, d_words, w_columns, stride);
     const Element* w = reinterpret_cast<const Element*>(w_rows);
     for (long v = 0; v < V; v += 2)
-        for (long d = 0; d < D; d += LANES) store_pairs(w_pairs + v / PER_WORD * D + d, D, load_row(w + v * D + d), load_row(w + (v + 1) * D + d));
+        for (long d = 0; d < D; d += LANES)
+            store_pairs(w_pairs + v / PER_WORD * D + d, D, load_row(w + v * D + d), load_row(w + (v + 1) * D + d));
     std::memset(w_pull_turned, 0, sizeof(float) * D * stride);
     std::memset(to.gain_pull, 0, sizeof(float) * D);
     double loss = 0, squares = 0;
@@ -126,7 +135,8 @@ void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* g
         }
         for (long m = 0; m < STRIP; m += BLOCK) {
             product<false>(y_rows + m * d_words, d_words, w_columns, stride, d_words, BLOCK, V, logits, stride);
-            powers(logits, n.vocabulary, V, stride, p_rows + m * stride / PER_WORD, p_pairs + m / PER_WORD * stride, tops + m, totals + m);
+            powers(logits, n.vocabulary, V, stride, p_rows + m * stride / PER_WORD, p_pairs + m / PER_WORD * stride,
+                   tops + m, totals + m);
         }
         for (long t = 0; t < STRIP; t++) {
             shares[t] = 0;  // of a row beyond the last
@@ -139,14 +149,16 @@ void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* g
         }
         for (long t = 0; t < STRIP; t += 2)
             for (long d = 0; d < D; d += LANES)
-                store_pairs(scaled_pairs + t / PER_WORD * D + d, D, load_row(y + t * D + d) * shares[t], load_row(y + (t + 1) * D + d) * shares[t + 1]);
+                store_pairs(scaled_pairs + t / PER_WORD * D + d, D, load_row(y + t * D + d) * shares[t],
+                            load_row(y + (t + 1) * D + d) * shares[t + 1]);
         transpose(scaled_pairs, t_words, D, scaled_turned, t_words);
         product<true>(scaled_turned, t_words, p_pairs, stride, t_words, D, V, w_pull_turned, stride);
         product<false>(p_rows, stride / PER_WORD, w_pairs, D, v_words, STRIP, D, pull, D);
         for (long t = 0; t < here; t++) {  // through the norm
             const Element *row = x + (start + t) * D, *target = w + targets[start + t] * D;
             float* y_pull = pull + t * D;
-            for (long d = 0; d < D; d += LANES) store(y_pull + d, load<Floats>(y_pull + d) * shares[t] - load_row(target + d) / c.n_tokens);
+            for (long d = 0; d < D; d += LANES)
+                store(y_pull + d, load<Floats>(y_pull + d) * shares[t] - load_row(target + d) / c.n_tokens);
             const auto unit = [&](long d) { return load_row(row + d) * scales[t]; };
             const auto unit_pull = [&](long d) { return load<Floats>(y_pull + d) * load<Floats>(gain + d); };
             const float along = over_width(D, [&](long d) { return unit(d) * unit_pull(d); }) / D;
@@ -168,7 +180,7 @@ void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* g
 
 }  // namespace
 
-extern "C" void piece_of_cross_entropy(const Sizes* n, const Numbers* c, const Element* x, const float* gain, const Element* weight,
-                                       const int64_t* targets, const Piece* to) {
+extern "C" void piece_of_cross_entropy(const Sizes* n, const Numbers* c, const Element* x, const float* gain,
+                                       const Element* weight, const int64_t* targets, const Piece* to) {
     piece_of(*n, *c, x, gain, weight, targets, *to);
 }

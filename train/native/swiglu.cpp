@@ -25,7 +25,8 @@ void backward(long rows, long F, const Element* gate_up, const Element* dh, Elem
     for (long t = 0; t < rows; t++)
         for (long f = 0; f < F; f += LANES) {
             const long at = t * 2 * F + f;
-            const Floats gate = load_row(gate_up + at), up = load_row(gate_up + at + F), pull = load_row(dh + t * F + f);
+            const Floats gate = load_row(gate_up + at), up = load_row(gate_up + at + F),
+                         pull = load_row(dh + t * F + f);
             const Floats s = sigmoid(gate);
             store_row(d_gate_up + at, pull * up * s * (1.0f + gate * (1.0f - s)));
             store_row(d_gate_up + at + F, pull * gate * s);

@@ -1,7 +1,7 @@
 // Vectors of one machine register, whichever that is, and products of matrices that are packed in words.
 //
-// Every product is C[m][n] = sum over words w of A[m][w] . B[w][n]. A word is 32 bits along the reduced dimension: one fp32, or where
-// BF16 is defined two neighbouring bf16, which AVX512-BF16 multiplies and adds at once. Sums are fp32.
+// Every product is C[m][n] = sum over words w of A[m][w] . B[w][n]. A word is 32 bits along the reduced dimension: one
+// fp32, or where BF16 is defined two neighbouring bf16, which AVX512-BF16 multiplies and adds at once. Sums are fp32.
 
 #pragma once
 
@@ -48,7 +48,9 @@ inline Words lane_numbers() {
 #ifdef BF16
 typedef uint16_t Element;
 constexpr long PER_WORD = 2;
-Floats dot(Floats sum, int32_t a, Words b) { return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(a), (__m512bh)b); }
+Floats dot(Floats sum, int32_t a, Words b) {
+    return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(a), (__m512bh)b);
+}
 __m512i widened(Floats x) { return _mm512_cvtepu16_epi32(bits<__m256i>(_mm512_cvtneps_pbh((__m512)x))); }
 Floats load_row(const Element* at) { return (Floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(load<__m256i>(at)), 16); }
 void store_row(Element* at, Floats x) { store(at, _mm512_cvtneps_pbh((__m512)x)); }
@@ -57,12 +59,15 @@ void store_two(int32_t* at, Floats x, Floats y) { store(at, narrowed(x, y)); }
 // Two vectors of each of two rows, as rows and as pairs of both.
 void store_tile(int32_t* first, int32_t* second, int32_t* pairs, long, const Floats* x, const Floats* y) {
     const __m512i a = narrowed(x[0], x[1]), b = narrowed(y[0], y[1]), lane = (__m512i)lane_numbers();
-    const __m512i low = _mm512_or_si512(lane, _mm512_slli_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(32)), 16));  // a[i], b[i]
+    const __m512i low =
+        _mm512_or_si512(lane, _mm512_slli_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(32)), 16));  // a[i], b[i]
     const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
     store(first, a), store(second, b);
     store(pairs, _mm512_permutex2var_epi16(a, low, b)), store(pairs + LANES, _mm512_permutex2var_epi16(a, high, b));
 }
-void store_pairs(int32_t* at, long, Floats x, Floats y) { store(at, _mm512_or_si512(widened(x), _mm512_slli_epi32(widened(y), 16))); }
+void store_pairs(int32_t* at, long, Floats x, Floats y) {
+    store(at, _mm512_or_si512(widened(x), _mm512_slli_epi32(widened(y), 16)));
+}
 #else
 typedef float Element;
 constexpr long PER_WORD = 1;
@@ -77,7 +82,8 @@ void store_tile(int32_t* first, int32_t* second, int32_t* pairs, long stride, co
 void store_pairs(int32_t* at, long stride, Floats x, Floats y) { store(at, x), store(at + stride, y); }
 #endif
 
-// 2^x for x < 127 to 3e-7 of itself, 0 below 2^-126: 2^n 2^r with |r| <= 1/2, the latter by the polynomial of least relative error.
+// 2^x for x < 127 to 3e-7 of itself, 0 below 2^-126: 2^n 2^r with |r| <= 1/2, the latter by the polynomial of least
+// relative error.
 inline Floats power_of_two(Floats x) {
     const auto kept = x > -126.0f;
     x = kept ? x : Floats{};
@@ -110,7 +116,8 @@ inline float largest(Floats x) {
 }
 
 inline float total(Floats x) {
-    for (int32_t step = LANES / 2; step > 0; step /= 2) x += bits<Floats>(chosen(bits<Words>(x), bits<Words>(x), lane_numbers() ^ step));
+    for (int32_t step = LANES / 2; step > 0; step /= 2)
+        x += bits<Floats>(chosen(bits<Words>(x), bits<Words>(x), lane_numbers() ^ step));
     return x[0];
 }
 
@@ -129,7 +136,8 @@ template <int32_t STEP = 1> inline void transpose(Words (&x)[LANES]) {
     if constexpr (2 * STEP < LANES) transpose<2 * STEP>(x);
 }
 
-// to[j][i] = from[i][j] of a dense matrix of words, rows of `to` being `stride` apart; `rows` is a multiple of LANES. Reads up to 15 words beyond it.
+// to[j][i] = from[i][j] of a dense matrix of words, rows of `to` being `stride` apart; `rows` is a multiple of LANES.
+// Reads up to 15 words beyond it.
 void transpose(const int32_t* from, long rows, long columns, int32_t* to, long stride) {
     for (long i = 0; i < rows; i += LANES)
         for (long j = 0; j < columns; j += LANES) {
@@ -147,7 +155,8 @@ template <long M, long N> inline __attribute__((always_inline)) void clear(Float
 
 // c[m][n] += sum over `depth` words of A[m] . B[n]; strides in words.
 template <long M, long N>
-inline __attribute__((always_inline)) void multiply(Floats (&c)[M][N], const int32_t* a, long a_stride, const int32_t* b, long b_stride, long depth) {
+inline __attribute__((always_inline)) void multiply(Floats (&c)[M][N], const int32_t* a, long a_stride,
+                                                    const int32_t* b, long b_stride, long depth) {
     for (long w = 0; w < depth; w++) {
         Words row[N];
         for (long n = 0; n < N; n++) row[n] = load<Words>(b + w * b_stride + n * LANES);
