@@ -28,14 +28,7 @@ struct Matrix {
         for (long t = 0; t < length; t++) std::memcpy(to + t * K_WORDS, data + t * stride, sizeof(Element) * K);
         std::memset(to + length * K_WORDS, 0, sizeof(Element) * (padded - length) * K);
     }
-    void pairs(int32_t* to) const {
-        for (long t = 0; t < padded; t += PER_WORD)
-            for (long k = 0; k < K; k++) {
-                Element word[PER_WORD];
-                for (long i = 0; i < PER_WORD; i++) word[i] = t + i < length ? data[(t + i) * stride + k] : Element(0);
-                to[t / PER_WORD * K + k] = load<int32_t>(word);
-            }
-    }
+    void pairs(int32_t* to) const { pack_pairs(data, stride, length, padded, K, to); }
 };
 
 // Of base-2 logits of the BLOCK queries from `start` on, the softmax before its division by the total; keys after the

@@ -113,9 +113,7 @@ void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* g
     std::memcpy(w_rows, weight, sizeof(Element) * n.vocabulary * D);
     transpose(w_rows, V, d_words, w_columns, stride);
     const Element* w = reinterpret_cast<const Element*>(w_rows);
-    for (long v = 0; v < V; v += 2)
-        for (long d = 0; d < D; d += LANES)
-            store_pairs(w_pairs + v / PER_WORD * D + d, D, load_row(w + v * D + d), load_row(w + (v + 1) * D + d));
+    pack_pairs(w, D, V, V, D, w_pairs);
     std::memset(w_pull_turned, 0, sizeof(float) * D * stride);
     std::memset(to.gain_pull, 0, sizeof(float) * D);
     double loss = 0, squares = 0;

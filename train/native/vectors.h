@@ -165,6 +165,17 @@ inline __attribute__((always_inline)) void multiply(Floats (&c)[M][N], const int
     }
 }
 
+// Of rows X[t] of `width` elements, `stride` apart, pairs [t words][k], of which those from `length` up to `padded` are
+// zero; `width` is a multiple of LANES, `padded` even.
+inline void pack_pairs(const Element* data, long stride, long length, long padded, long width, int32_t* to) {
+    for (long t = 0; t < padded; t += 2)
+        for (long k = 0; k < width; k += LANES) {
+            const Floats first = t < length ? load_row(data + t * stride + k) : Floats{};
+            const Floats second = t + 1 < length ? load_row(data + (t + 1) * stride + k) : Floats{};
+            store_pairs(to + t / PER_WORD * width + k, width, first, second);
+        }
+}
+
 // Memory that the next call uses again.
 struct Buffer {
     int32_t* next;
