@@ -46,7 +46,13 @@ TARGETS = {
     (5, 128): (3.6, 1.9, 0.50),
     (6, 256): (3.5, 1.7, 0.60),
 }
-BATCH, CONTEXT, VOCABULARY, LOSS_STEPS, LR = 2048, 256, 1024, 200, 2e-3
+BATCH, CONTEXT, VOCABULARY, LOSS_STEPS = 2048, 256, 1024, 200
+LR = {
+    32: 2e-3,
+    64: 2e-3,
+    128: 2e-3,
+    256: 5e-4,
+}  # by width; at 2e-3 width 256 is so near its edge that rounding decides the loss (LOG.md)
 PRECISION = native_precision(torch.device("cpu"))
 LOW = DTYPES[PRECISION]
 ATTENTION_ROWS, ATTENTION_PRODUCTS = (
@@ -65,7 +71,7 @@ def spec_of(shape: tuple[int, int], corpus: str) -> RunSpec:
         tokens=LOSS_STEPS * BATCH,
         seed=0,
         batch_tokens=BATCH,
-        optimizer=OptimizerSettings(lr=LR, beta2=0.999),
+        optimizer=OptimizerSettings(lr=LR[shape[1]], beta2=0.999),
         schedule=Schedule(warmup_tokens=20 * BATCH),
         precision=PRECISION,
     )
@@ -74,7 +80,7 @@ def spec_of(shape: tuple[int, int], corpus: str) -> RunSpec:
 def own_step(spec: RunSpec, model: Transformer) -> Callable[[torch.Tensor], torch.Tensor]:
     compile_model(model, LOW, print)
     optimizer = build_optimizer(model, spec.optimizer)
-    return lambda windows_WT: train_step(model, optimizer, windows_WT, LR, spec, BATCH // CONTEXT)[0]
+    return lambda windows_WT: train_step(model, optimizer, windows_WT, spec.optimizer.lr, spec, BATCH // CONTEXT)[0]
 
 
 def llama_step(spec: RunSpec, model: Transformer, compiled: bool) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -88,7 +94,7 @@ def llama_step(spec: RunSpec, model: Transformer, compiled: bool) -> Callable[[t
     matrices = [p for p in llama.parameters() if p.ndim >= 2]
     gains = [p for p in llama.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": gains, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.999), eps=1e-10, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=spec.optimizer.lr, betas=(0.9, 0.999), eps=1e-10, fused=True)
 
     def step(windows_WT: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=compiled and PRECISION == "bf16"):
