@@ -54,7 +54,7 @@ def test_the_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     for room in ROOMS:
         for path in (ROOT / room).rglob("*"):
-            if path.suffix in (".py", ".toml", ".j2") or path.name == "py.typed":
+            if path.suffix in (".py", ".toml", ".j2", ".cpp", ".h") or path.name == "py.typed":
                 assert f"sixnd/{path.relative_to(ROOT)}" in held
     top = {name.split("/")[0] for name in held}
     assert {name for name in top if not name.endswith(".dist-info")} == {"sixnd"}

@@ -63,7 +63,7 @@ def release_memory() -> None:
 
 
 def compile_model(model: Transformer, dtype: torch.dtype, say: Callable[[str], None]) -> bool:
-    """Fuses attention for activations of `dtype`, and compiles one block and the head; further blocks reuse the first one's code.
+    """Compiles one block and the head, with what `fuse_model` has for activations of `dtype`; further blocks reuse the first one's code.
 
     Returns False, having said so, where there is no C++ compiler or compilation is turned off: the model runs eagerly.
     """

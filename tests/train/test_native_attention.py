@@ -85,6 +85,17 @@ def test_large_scores_neither_overflow_nor_lose_the_largest(dtype: torch.dtype) 
     assert off(results[0], right[0]) < (1e-4 if dtype == torch.float32 else 1e-2)
 
 
+@pytest.mark.parametrize("dtype", DTYPES_HERE)
+@pytest.mark.parametrize("which", range(3))
+def test_what_is_not_finite_stays_so(which: int, dtype: torch.dtype) -> None:
+    """A run that has diverged must see it."""
+    q, k, v, dy = inputs(40, 32, dtype)
+    (q, k, v)[which][0, 0, 7] = float("nan")
+    y, dq, dk, dv = with_gradients(fused_attention(dtype), q, k, v, dy)
+    assert y[1].isfinite().all() and y[0, 1].isfinite().all()  # another sequence, another head
+    assert not all(x[0, 0].isfinite().all() for x in (y, dq, dk, dv))
+
+
 def test_layout_does_not_matter() -> None:
     q, k, v, dy = inputs(70, 16, torch.float32)
     dense = [x.contiguous() for x in (q, k, v, dy)]

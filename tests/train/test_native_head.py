@@ -56,6 +56,20 @@ def test_large_logits_neither_overflow_nor_lose_the_loss(dtype: torch.dtype) -> 
     assert all(value.isfinite().all() for value in piece)
 
 
+@pytest.mark.parametrize("of_table", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES_HERE)
+def test_what_is_not_finite_stays_so(dtype: torch.dtype, of_table: bool) -> None:
+    x, weight, targets = (
+        torch.randn(40, 32).to(dtype),
+        torch.randn(64, 32).to(dtype),
+        torch.zeros(40, dtype=torch.int64),
+    )
+    (weight if of_table else x)[5, 3] = float("nan")
+    piece = fused_cross_entropy(dtype)(x, torch.ones(32), 1e-5, weight, targets, 0.0, 40)
+    assert piece.x_pull_PD[5].isnan().any() and (of_table or piece.loss.isnan())
+    assert fused_gate(dtype)(x)[5].isnan().any() or of_table
+
+
 @pytest.mark.parametrize("dtype", DTYPES_HERE)
 @pytest.mark.parametrize("features", [16, 80])
 def test_swiglu(features: int, dtype: torch.dtype) -> None:
