@@ -17,8 +17,8 @@ import torch
 from ..machine import compiler, processor_features
 
 HERE = Path(__file__).parent
-# GCC would make calls of memset and memcpy of loops over tiles of registers.
-FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-w", "-fno-math-errno", "-fno-tree-loop-distribute-patterns")
+FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-w", "-fno-math-errno")
+GCC_FLAGS = ("-fno-tree-loop-distribute-patterns",)  # calls of memset and memcpy in place of loops over tiles of registers
 DEFINED = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
 WIDTH = 16  # head dimensions and widths are multiples of it: 16 fp32 or, widened, bf16 fill the largest register
 
@@ -38,8 +38,9 @@ def library(source: str, dtype: torch.dtype, *defined: str) -> ctypes.CDLL:
     if path is None:
         raise NotCompiled("no C++ compiler")
     native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
-    command = [path, *FLAGS, native, *DEFINED[dtype], *defined, str(HERE / source)]
     version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+    flags = FLAGS if "clang" in version else FLAGS + GCC_FLAGS
+    command = [path, *flags, native, *DEFINED[dtype], *defined, str(HERE / source)]
     texts = ((HERE / name).read_text() for name in (source, "vectors.h"))
     parts = (*texts, *command[1:-1], version, processor_features())
     name = f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:20]}.so"
