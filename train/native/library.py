@@ -18,7 +18,7 @@ from ..machine import compiler, processor_features
 
 HERE = Path(__file__).parent
 FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-w", "-fno-math-errno")
-GCC_FLAGS = ("-fno-tree-loop-distribute-patterns",)  # calls of memset and memcpy in place of loops over tiles of registers
+GCC_FLAGS = ("-fno-tree-loop-distribute-patterns",)  # else it calls memset for loops over tiles of registers
 DEFINED = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
 WIDTH = 16  # head dimensions and widths are multiples of it: 16 fp32 or, widened, bf16 fill the largest register
 
