@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def cache_folder() -> Path:
+    """What sixnd keeps of this machine between commands: $XDG_CACHE_HOME/sixnd, ~/.cache/sixnd by default."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sixnd"
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` at once when the block ends well, even if power fails then."""

@@ -16,6 +16,7 @@ import torch
 from ..models.config import ModelConfig
 from ..models.flops import training_flops
 from .device import device_name
+from .files import cache_folder
 
 # (rows, inner, columns): squares, and the tall products of a micro-batch. The best of them is the peak.
 CPU_SHAPES = ((512, 512, 512), (1024, 1024, 1024), (2048, 512, 1024), (2048, 256, 768))
@@ -84,7 +85,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _cache_file() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sixnd" / "gemm_peak.json"
+    return cache_folder() / "gemm_peak.json"
 
 
 def _read_cache() -> dict[str, float]:

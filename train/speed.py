@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..models.config import ModelConfig
 from ..models.flops import training_flops
-from .files import atomic_file
+from .files import atomic_file, cache_folder
 from .machine import cpu_name, has_compiler, usable_cores, worker_environment
 from .settings import Precision
 
@@ -151,10 +151,9 @@ def _measure(request: ProbeRequest) -> Probed:
 
 
 def _cache_file(request: ProbeRequest) -> Path:
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     circumstances = [
         *(cpu_name(), version("torch"), version("sixnd"), str(usable_cores()), str(has_compiler())),
         *(os.environ.get(name, "") for name in ("CUDA_VISIBLE_DEVICES", "TORCHDYNAMO_DISABLE")),
         request.model_dump_json(),
     ]
-    return root / "sixnd" / f"probe-{hashlib.sha256(chr(0).join(circumstances).encode()).hexdigest()[:16]}.json"
+    return cache_folder() / f"probe-{hashlib.sha256(chr(0).join(circumstances).encode()).hexdigest()[:16]}.json"

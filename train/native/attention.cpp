@@ -40,12 +40,7 @@ __attribute__((noinline)) void softmax(float* scores, long start, int32_t* to, f
         for (long s = 0; s < BLOCK; s += LANES)
             store(row + start + s,
                   lane_numbers() + int32_t(s) > int32_t(m) ? Floats{} - INFINITY : load<Floats>(row + start + s));
-        Floats most = load<Floats>(row);
-        for (long s = LANES; s < n; s += LANES) {
-            const Floats x = load<Floats>(row + s);
-            most = x > most ? x : most;
-        }
-        tops[m] = largest(most);
+        tops[m] = largest_of(row, n);
     }
     for (long m = 0; m < BLOCK; m++) {
         const float *row = scores + m * n, top = tops[m];
@@ -76,7 +71,7 @@ inline void combine(const int32_t* weights, long stride, const int32_t* pairs, l
 
 void forward_head(Matrix q, Matrix k, Matrix v, Matrix y, float* logsumexp, Buffer buffer) {
     const long T = q.padded, stride = T + LANES;  // rows a power of two apart would share few lines of the cache
-    const float scale = 1.44269504f / std::sqrt(float(K));  // log2(e): all exponentials are powers of two
+    const float scale = LOG2_E / std::sqrt(float(K));  // all exponentials are powers of two
     int32_t *q_rows = buffer.words(T * K_WORDS), *k_columns = buffer.words(stride * K_WORDS),
             *v_pairs = buffer.words(T * K_WORDS);
     float* scores = buffer.floats(BLOCK * T);
@@ -107,7 +102,7 @@ void backward_head(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, Matrix dq,
                    const float* logsumexp, Buffer buffer) {
     constexpr long HALF = ROWS / 2;
     const long T = q.padded, stride = T + LANES, t_words = T / PER_WORD, row = stride / PER_WORD, length = q.length;
-    const float scale = 1 / std::sqrt(float(K)), log_scale = 1.44269504f * scale;
+    const float scale = 1 / std::sqrt(float(K)), log_scale = LOG2_E * scale;
     int32_t* packed[7];
     for (int32_t*& matrix : packed) matrix = buffer.words(stride * K_WORDS);
     auto [k_rows, v_rows, k_turned, q_columns, dy_columns, q_pairs, dy_pairs] = packed;

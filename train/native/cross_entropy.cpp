@@ -62,16 +62,10 @@ void product(const int32_t* a, long a_stride, const int32_t* b, long b_stride, l
 // Of BLOCK rows of logits, 2^(x log2 e - top) as rows and as pairs, with top and total of each row.
 void powers(float* logits, long vocabulary, long padded, long stride, int32_t* rows, int32_t* pairs, float* tops,
             float* totals) {
-    constexpr float LOG2_E = 1.44269504f;
     for (long m = 0; m < BLOCK; m++) {
         float* row = logits + m * stride;
         for (long v = vocabulary; v < padded; v++) row[v] = -INFINITY;
-        Floats most = load<Floats>(row);
-        for (long v = LANES; v < padded; v += LANES) {
-            const Floats x = load<Floats>(row + v);
-            most = x > most ? x : most;
-        }
-        tops[m] = largest(most) * LOG2_E;
+        tops[m] = largest_of(row, padded) * LOG2_E;
     }
     for (long m = 0; m < BLOCK; m += 2) {
         const float *first = logits + m * stride, *second = first + stride;
@@ -139,7 +133,7 @@ void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* g
         for (long t = 0; t < STRIP; t++) {
             shares[t] = 0;  // of a row beyond the last
             if (t >= here) continue;
-            const float logsumexp = (tops[t] + std::log2(totals[t])) * 0.693147181f;
+            const float logsumexp = (tops[t] + std::log2(totals[t])) * LN_2;
             const Element* target = w + targets[start + t] * D;
             loss += logsumexp - over_width(D, [&](long d) { return load_row(y + t * D + d) * load_row(target + d); });
             squares += double(logsumexp) * logsumexp;

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import platform
 import subprocess
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ..files import cache_folder
 from ..machine import compiler, processor_features
 
 HERE = Path(__file__).parent
@@ -44,7 +44,7 @@ def library(source: str, dtype: torch.dtype, *defined: str) -> ctypes.CDLL:
     texts = ((HERE / name).read_text() for name in (source, "vectors.h"))
     parts = (*texts, *command[1:-1], version, processor_features())
     name = f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:20]}.so"
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sixnd" / "native"
+    folder = cache_folder() / "native"
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / name).exists():

@@ -6,7 +6,7 @@ namespace {
 
 // 1 / (1 + e^-x), from a power of at most 2^126.
 inline Floats sigmoid(Floats x) {
-    const Floats power = x * -1.44269504f;
+    const Floats power = x * -LOG2_E;
     return 1.0f / (1.0f + power_of_two(power < 126.0f ? power : Floats{} + 126.0f));
 }
 

@@ -82,6 +82,8 @@ void store_tile(int32_t* first, int32_t* second, int32_t* pairs, long stride, co
 void store_pairs(int32_t* at, long stride, Floats x, Floats y) { store(at, x), store(at + stride, y); }
 #endif
 
+constexpr float LOG2_E = 1.44269504f, LN_2 = 0.693147181f;
+
 // 2^x for x < 127 to 3e-7 of itself, 0 below 2^-126: 2^n 2^r with |r| <= 1/2, the latter by the polynomial of least
 // relative error.
 inline Floats power_of_two(Floats x) {
@@ -119,6 +121,16 @@ inline float total(Floats x) {
     for (int32_t step = LANES / 2; step > 0; step /= 2)
         x += bits<Floats>(chosen(bits<Words>(x), bits<Words>(x), lane_numbers() ^ step));
     return x[0];
+}
+
+// The largest of a row of `n`, a multiple of LANES.
+inline float largest_of(const float* row, long n) {
+    Floats most = load<Floats>(row);
+    for (long i = LANES; i < n; i += LANES) {
+        const Floats x = load<Floats>(row + i);
+        most = x > most ? x : most;
+    }
+    return largest(most);
 }
 
 template <int32_t STEP> inline void swap_lanes(Words (&x)[LANES]) {
