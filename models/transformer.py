@@ -74,16 +74,6 @@ def causal_attention(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, mask_TS: Te
     return torch.cat(blocks, dim=2)
 
 
-# Queries, keys and values (B, H, T, K) and the mask (T, T) of `causal_attention` -> (B, H, T, K).
-Attend = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-
-
-def blocked_attention(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask_TT: Tensor) -> Tensor:
-    """`causal_attention` in the blocks that are fastest on a CPU."""
-    rows = CPU_ATTENTION_ROWS.get(q_BHTK.dtype, q_BHTK.shape[2])
-    return causal_attention(q_BHTK, k_BHTK, v_BHTK, mask_TT, rows)
-
-
 class Positions(NamedTuple):
     """What a block needs to know of positions: rotary tables (T, head_dim / 2) and the causal mask (T, T)."""
 
@@ -100,7 +90,6 @@ class Attention(nn.Module):
         self.output = Linear(config.d_model, config.d_model)
         self.query_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
         self.key_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.attend: Attend = blocked_attention  # on a CPU; a trainer may have a faster one
 
     def forward(self, x_BTD: Tensor, at: Positions) -> Tensor:
         batch, length, width = x_BTD.shape
@@ -112,18 +101,10 @@ class Attention(nn.Module):
         if x_BTD.is_cuda:
             y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True)
         else:
-            y_BHTK = self.attend(q_BHTK, k_BHTK, v_BHTK, at.mask_TS)
+            rows = CPU_ATTENTION_ROWS.get(q_BHTK.dtype, length)
+            y_BHTK = causal_attention(q_BHTK, k_BHTK, v_BHTK, at.mask_TS, rows)
         y_BTD: Tensor = self.output(y_BHTK.transpose(1, 2).reshape(batch, length, width))
         return y_BTD
-
-
-Gate = Callable[[Tensor], Tensor]  # gate and up side by side (B, T, 2 F) -> (B, T, F)
-
-
-def gated(gate_up_BTG: Tensor) -> Tensor:
-    """silu(gate) · up."""
-    gate_BTF, up_BTF = gate_up_BTG.chunk(2, dim=-1)
-    return gate_BTF * gate_BTF.sigmoid() * up_BTF  # F.silu's gradient takes two exponentials
 
 
 class SwiGLU(nn.Module):
@@ -133,10 +114,10 @@ class SwiGLU(nn.Module):
         super().__init__()
         self.gate_up = Linear(config.d_model, 2 * config.d_ff)  # gate and up stacked: one product, not two
         self.down = Linear(config.d_ff, config.d_model)
-        self.gate: Gate = gated  # a trainer may have a faster one
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        y_BTD: Tensor = self.down(self.gate(self.gate_up(x_BTD)))
+        gate_BTF, up_BTF = self.gate_up(x_BTD).chunk(2, dim=-1)
+        y_BTD: Tensor = self.down(gate_BTF * gate_BTF.sigmoid() * up_BTF)  # F.silu's gradient takes two exponentials
         return y_BTD
 
 
@@ -145,11 +126,20 @@ class Block(nn.Module):
         super().__init__()
         self.attention_norm, self.mlp_norm = (RMSNorm(config.d_model, config.norm_eps) for _ in range(2))
         self.attention, self.mlp = Attention(config), SwiGLU(config)
+        self.run: Run = run_block  # a trainer may have a faster one
 
     def forward(self, x_BTD: Tensor, at: Positions) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), at)
-        out_BTD: Tensor = x_BTD + self.mlp(self.mlp_norm(x_BTD))
-        return out_BTD
+        return self.run(self, x_BTD, at)
+
+
+def run_block(block: Block, x_BTD: Tensor, at: Positions) -> Tensor:
+    """The residual stream (B, T, D) after the block."""
+    x_BTD = x_BTD + block.attention(block.attention_norm(x_BTD), at)
+    out_BTD: Tensor = x_BTD + block.mlp(block.mlp_norm(x_BTD))
+    return out_BTD
+
+
+Run = Callable[[Block, Tensor, Positions], Tensor]
 
 
 class Head(nn.Module):

@@ -73,7 +73,8 @@ def compile_model(model: Transformer, dtype: torch.dtype, say: Callable[[str], N
     if not has_compiler():
         say(NO_COMPILER)
         return False
-    fuse_model(model, dtype, say)
+    if fuse_model(model, dtype, say):
+        return True
     # More shapes than the limit would otherwise fall back to eager with only a log line.
     torch._dynamo.config.recompile_limit = 256
     torch._dynamo.config.accumulated_recompile_limit = 4096

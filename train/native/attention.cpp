@@ -1,212 +1,176 @@
-// Causal attention of one sequence and head at a time, forward and backward, in the caches of one core.
+// The attention layer of a block, forward and backward, a sequence at a time:
 //
-// Y = softmax(Q K^T / sqrt(HEAD_DIM)) V, row t over keys s <= t. Scores exist for 32 queries (backward: 32 keys) at a
-// time; backward computes them again from their logsumexp (Dao et al. 2022, FlashAttention, arXiv 2205.14135,
-// algorithms 1 and 4), but the softmax itself is not tiled: a strip of 32 rows fits the cache whole.
+//     mid = x + W_output · attention(rotate(norm(q)), rotate(norm(k)), v),   (q, k, v) = W_qkv · norm(x)
 //
-// A matrix X[t][k] is packed in up to four ways (words: see vectors.h):
-//   rows    [t][k words]   a left factor, reduced over k        columns  [k words][t]   a right factor, reduced over k
-//   pairs   [t words][k]   a right factor, reduced over t       turned   [k][t words]   a left factor, reduced over t
+// where the norms of q and k are the model's choice. Backward computes norms and rotations again; what is kept besides
+// is q, k, v, the attention's output and its logsumexp. Gradients of weights are summed over sequences in fp32.
 //
-// Compiled for one HEAD_DIM, a multiple of 16, and for bf16 where BF16 is defined, else for fp32; see attention.py.
+// Compiled for one HEAD_DIM, a multiple of 16, and for bf16 where BF16 is defined, else for fp32; see block.py.
 
-#include <cmath>
-
-#include "vectors.h"
+#include "attention.h"
+#include "norm.h"
 
 namespace {
 
-constexpr long K = HEAD_DIM, K_WORDS = K / PER_WORD, BLOCK = 32;
-constexpr long WIDE = K % (2 * LANES) == 0 ? 2 : 1;  // vectors of a tile along K
+struct Sizes {
+    long batch, length, width;  // width = heads · HEAD_DIM
 
-// X[t][k] of one sequence and head, of which rows from `length` up to `padded` are zero.
-struct Matrix {
-    Element* data;
-    long stride, length, padded;
-
-    void rows(int32_t* to) const {
-        for (long t = 0; t < length; t++) std::memcpy(to + t * K_WORDS, data + t * stride, sizeof(Element) * K);
-        std::memset(to + length * K_WORDS, 0, sizeof(Element) * (padded - length) * K);
-    }
-    void pairs(int32_t* to) const { pack_pairs(data, stride, length, padded, K, to); }
+    long heads() const { return width / K; }
+    long padded() const { return (length + BLOCK - 1) / BLOCK * BLOCK; }
 };
 
-// Of base-2 logits of the BLOCK queries from `start` on, the softmax before its division by the total; keys after the
-// query are masked. All maxima first, for a row by itself would wait for its own.
-__attribute__((noinline)) void softmax(float* scores, long start, int32_t* to, float* tops, float* totals) {
-    const long n = start + BLOCK;
-    for (long m = 0; m < BLOCK; m++) {
-        float* row = scores + m * n;
-        for (long s = 0; s < BLOCK; s += LANES)
-            store(row + start + s,
-                  lane_numbers() + int32_t(s) > int32_t(m) ? Floats{} - INFINITY : load<Floats>(row + start + s));
-        tops[m] = largest_of(row, n);
-    }
-    for (long m = 0; m < BLOCK; m++) {
-        const float *row = scores + m * n, top = tops[m];
-        Floats sum = {};
-        for (long s = 0; s < n; s += 2 * LANES) {
-            const Floats x = power_of_two(load<Floats>(row + s) - top),
-                         y = power_of_two(load<Floats>(row + s + LANES) - top);
-            sum += x + y;
-            store_two(to + (m * n + s) / PER_WORD, x, y);
-        }
-        totals[m] = total(sum);
+// Gains of q and k are null where the model does not norm them. Tables of the rotation are (length, HEAD_DIM / 2).
+struct Weights {
+    const float *gain, *query_gain, *key_gain, *qkv, *output, *cos, *sin;
+
+    Weight qkv_of(long width) const { return {qkv, 3 * width, width, false}; }
+    Weight output_of(long width) const { return {output, width, width, false}; }
+};
+
+// Kept from forward for backward: (batch, length, 3 width), (batch, length, width), (batch, heads, length).
+struct Kept {
+    Element *qkv, *y;
+    float* logsumexp;
+};
+
+// Gradients, in the order of the inputs; of the weights in fp32.
+struct Pulls {
+    Element* x;
+    float *gain, *query_gain, *key_gain, *qkv, *output;
+};
+
+// Rotates each pair (k, k + K / 2) by its position's angle, or with direction -1 back (Su et al. 2021, arXiv 2104.09864).
+inline void rotate(float* row, const float* cos, const float* sin, float direction) {
+    for (long k = 0; k < K / 2; k++) {
+        const float first = row[k], second = row[k + K / 2], s = sin[k] * direction;
+        row[k] = first * cos[k] - second * s, row[k + K / 2] = second * cos[k] + first * s;
     }
 }
 
-// out[start + m] = factors[m] · sum over `depth` words of weights[m] . pairs, for BLOCK rows m.
-inline void combine(const int32_t* weights, long stride, const int32_t* pairs, long depth, const float* factors,
-                    Matrix out, long start) {
-    for (long m = 0; m < BLOCK; m += ROWS)
-        for (long d = 0; d < K; d += WIDE * LANES) {
-            Floats c[ROWS][WIDE];
-            clear(c);
-            multiply(c, weights + m * stride, stride, pairs + d, K, depth);
-            for (long i = 0; i < ROWS && start + m + i < out.length; i++)
-                for (long j = 0; j < WIDE; j++)
-                    store_row(out.data + (start + m + i) * out.stride + d + j * LANES, c[i][j] * factors[m + i]);
-        }
-}
-
-void forward_head(Matrix q, Matrix k, Matrix v, Matrix y, float* logsumexp, Buffer buffer) {
-    const long T = q.padded, stride = T + LANES;  // rows a power of two apart would share few lines of the cache
-    const float scale = LOG2_E / std::sqrt(float(K));  // all exponentials are powers of two
-    int32_t *q_rows = buffer.words(T * K_WORDS), *k_columns = buffer.words(stride * K_WORDS),
-            *v_pairs = buffer.words(T * K_WORDS);
-    float* scores = buffer.floats(BLOCK * T);
-    int32_t* weights = buffer.words(BLOCK * T / PER_WORD);
-    k.rows(q_rows), transpose(q_rows, T, K_WORDS, k_columns, stride);
-    q.rows(q_rows), v.pairs(v_pairs);
-    for (long start = 0; start < T; start += BLOCK) {
-        const long stop = start + BLOCK, words = stop / PER_WORD;
-        float tops[BLOCK], totals[BLOCK];
-        for (long m = 0; m < BLOCK; m += ROWS)
-            for (long s = 0; s < stop; s += 2 * LANES) {
-                Floats c[ROWS][2];
-                clear(c);
-                multiply(c, q_rows + (start + m) * K_WORDS, K_WORDS, k_columns + s, stride, K_WORDS);
-                for (long i = 0; i < ROWS; i++)
-                    for (long j = 0; j < 2; j++) store(scores + (m + i) * stop + s + j * LANES, c[i][j] * scale);
-            }
-        softmax(scores, start, weights, tops, totals);
-        for (long m = 0; m < BLOCK; m++) {
-            if (start + m < y.length) logsumexp[start + m] = tops[m] + std::log2(totals[m]);
-            totals[m] = 1 / totals[m];
-        }
-        combine(weights, words, v_pairs, words, totals, y, start);
+// Queries or keys of one head, normed where there is a gain, and rotated: dense rows.
+void rotated(const Element* from, long stride, const float* gain, const Weights& w, float eps, long length,
+             Element* to) {
+    for (long t = 0; t < length; t++, from += stride, to += K) {
+        alignas(64) float row[K];
+        const float scale = gain ? norm_scale(K, eps, [&](long d) { return load_row(from + d); }) : 1;
+        for (long d = 0; d < K; d += LANES)
+            store(row + d, load_row(from + d) * (gain ? load<Floats>(gain + d) * scale : Floats{} + 1));
+        rotate(row, w.cos + t * K / 2, w.sin + t * K / 2, 1);
+        for (long d = 0; d < K; d += LANES) store_row(to + d, load<Floats>(row + d));
     }
 }
 
-void backward_head(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, Matrix dq, Matrix dk, Matrix dv,
-                   const float* logsumexp, Buffer buffer) {
-    constexpr long HALF = ROWS / 2;
-    const long T = q.padded, stride = T + LANES, t_words = T / PER_WORD, row = stride / PER_WORD, length = q.length;
-    const float scale = 1 / std::sqrt(float(K)), log_scale = LOG2_E * scale;
-    int32_t* packed[7];
-    for (int32_t*& matrix : packed) matrix = buffer.words(stride * K_WORDS);
-    auto [k_rows, v_rows, k_turned, q_columns, dy_columns, q_pairs, dy_pairs] = packed;
-    float *offsets = buffer.floats(T), *deltas = buffer.floats(T), *dq_turned = buffer.floats(K * stride);
-    int32_t *p = buffer.words(BLOCK * row), *ds = buffer.words(BLOCK * row), *ds_pairs = buffer.words(BLOCK * row);
-    q.rows(k_rows), transpose(k_rows, T, K_WORDS, q_columns, stride);
-    dy.rows(k_rows), transpose(k_rows, T, K_WORDS, dy_columns, stride);
-    k.pairs(q_pairs), transpose(q_pairs, t_words, K, k_turned, row);
-    k.rows(k_rows), v.rows(v_rows), q.pairs(q_pairs), dy.pairs(dy_pairs);
-    std::memset(dq_turned, 0, sizeof(float) * K * stride);
-    for (long t = 0; t < T; t++) {
-        Floats sum = {};
-        for (long d = 0; d < K && t < length; d += LANES)
-            sum += load_row(dy.data + t * dy.stride + d) * load_row(y.data + t * y.stride + d);
-        deltas[t] = total(sum), offsets[t] = t < length ? logsumexp[t] : INFINITY;  // padding has a softmax of 0
+// From gradients of what `rotated` gave, in place, those of what it was given; adds that of the gain.
+void rotated_backward(const Element* from, Element* pull, long stride, const float* gain, const Weights& w, float eps,
+                      long length, float* gain_pull) {
+    for (long t = 0; t < length; t++, from += stride, pull += stride) {
+        alignas(64) float row[K];
+        for (long d = 0; d < K; d += LANES) store(row + d, load_row(pull + d));
+        rotate(row, w.cos + t * K / 2, w.sin + t * K / 2, -1);
+        const auto x = [&](long d) { return load_row(from + d); };
+        const auto emit = [&](long d, Floats y) { store_row(pull + d, y); };
+        if (gain)
+            norm_backward(x, gain, row, norm_scale(K, eps, x), K, gain_pull, emit);
+        else
+            for (long d = 0; d < K; d += LANES) emit(d, load<Floats>(row + d));
     }
-    float ones[BLOCK], scales[BLOCK];
-    for (long m = 0; m < BLOCK; m++) ones[m] = 1, scales[m] = scale;
-    for (long start = 0; start < T;
-         start += BLOCK) {  // a strip: the softmax and its gradient, transposed, for queries from `start` on
-        for (long t = start; t < T; t += 2 * LANES)
-            for (long m = 0; m < BLOCK; m += HALF) {
-                Floats c[HALF][2], e[HALF][2];
-                clear(c), clear(e);
-                multiply(c, k_rows + (start + m) * K_WORDS, K_WORDS, q_columns + t, stride, K_WORDS);
-                multiply(e, v_rows + (start + m) * K_WORDS, K_WORDS, dy_columns + t, stride, K_WORDS);
-                for (long j = 0; j < 2; j++) {
-                    const Floats offset = load<Floats>(offsets + t + j * LANES),
-                                 delta = load<Floats>(deltas + t + j * LANES);
-                    for (long i = 0; i < HALF; i++) {
-                        c[i][j] = power_of_two(c[i][j] * log_scale - offset);
-                        if (t < start + BLOCK)
-                            c[i][j] =
-                                lane_numbers() + int32_t(t - start + j * LANES) < int32_t(m + i) ? Floats{} : c[i][j];
-                        e[i][j] = c[i][j] * (e[i][j] - delta);
-                    }
+}
+
+void forward_layer(const Sizes& n, float eps, const Weights& w, const Element* x, const Kept& kept, Element* mid) {
+    const long T = n.padded(), D = n.width, words = D / PER_WORD;
+    Buffer buffer;
+    const Right qkv = pack_columns(w.qkv_of(D), buffer), output = pack_columns(w.output_of(D), buffer);
+    Element *h = buffer.elements(T * D), *y = buffer.elements(T * D), *q = buffer.elements(T * K),
+            *k = buffer.elements(T * K);
+    std::memset(y, 0, sizeof(Element) * T * D);
+    for (long b = 0; b < n.batch; b++) {
+        const Element* stream = x + b * n.length * D;
+        Element *kept_qkv = kept.qkv + b * n.length * 3 * D, *to = mid + b * n.length * D;
+        norm_rows(stream, w.gain, eps, n.length, T, D, h);
+        product(h, words, qkv, words, T, 3 * D, [&](long m, long column, auto& c) {
+            for (long i = 0; i < height(c) && m + i < n.length; i++)
+                for (long j = 0; j < width(c); j++)
+                    store_row(kept_qkv + (m + i) * 3 * D + column + j * LANES, c[i][j]);
+        });
+        for (long head = 0; head < n.heads(); head++) {
+            Element* from = kept_qkv + head * K;
+            rotated(from, 3 * D, w.query_gain, w, eps, n.length, q);
+            rotated(from + D, 3 * D, w.key_gain, w, eps, n.length, k);
+            forward_head({q, K, n.length, T}, {k, K, n.length, T}, {from + 2 * D, 3 * D, n.length, T},
+                         {y + head * K, D, n.length, T}, kept.logsumexp + (b * n.heads() + head) * n.length, buffer);
+        }
+        std::memcpy(kept.y + b * n.length * D, y, sizeof(Element) * n.length * D);
+        product(y, words, output, words, T, D, [&](long m, long column, auto& c) {
+            for (long i = 0; i < height(c) && m + i < n.length; i++)
+                for (long j = 0; j < width(c); j++) {
+                    const long at = (m + i) * D + column + j * LANES;
+                    store_row(to + at, load_row(stream + at) + c[i][j]);
                 }
-                for (long i = 0; i < HALF; i += 2) {
-                    int32_t *p_row = p + (m + i) * row + t / PER_WORD, *ds_row = ds + (m + i) * row + t / PER_WORD;
-                    store_two(p_row, c[i][0], c[i][1]), store_two(p_row + row, c[i + 1][0], c[i + 1][1]);
-                    store_tile(ds_row, ds_row + row, ds_pairs + (m + i) / PER_WORD * stride + t, stride, e[i],
-                               e[i + 1]);
-                }
-            }
-        const long seen = start / PER_WORD, depth = t_words - seen;
-        combine(p + seen, row, dy_pairs + seen * K, depth, ones, dv, start);
-        combine(ds + seen, row, q_pairs + seen * K, depth, scales, dk, start);
-        for (long d = 0; d < K; d += ROWS)
-            for (long t = start; t < T; t += 2 * LANES) {
-                Floats c[ROWS][2];
-                for (long i = 0; i < ROWS; i++)
-                    for (long j = 0; j < 2; j++) c[i][j] = load<Floats>(dq_turned + (d + i) * stride + t + j * LANES);
-                multiply(c, k_turned + d * row + seen, row, ds_pairs + t, stride, BLOCK / PER_WORD);
-                for (long i = 0; i < ROWS; i++)
-                    for (long j = 0; j < 2; j++) store(dq_turned + (d + i) * stride + t + j * LANES, c[i][j]);
-            }
+        });
     }
-    for (long t = 0; t < length; t += LANES)
-        for (long d = 0; d < K; d += LANES) {
-            Words x[LANES];
-            for (long i = 0; i < LANES; i++) x[i] = load<Words>(dq_turned + (d + i) * stride + t);
-            transpose(x);
-            for (long i = 0; i < LANES && t + i < length; i++)
-                store_row(dq.data + (t + i) * dq.stride + d, bits<Floats>(x[i]) * scale);
-        }
 }
 
-// A tensor (batch, heads, time, HEAD_DIM) whose last dimension is dense; strides in elements.
-struct Tensor {
-    Element* data;
-    long batch, head, time;
-};
-
-struct Call {
-    long batch, heads, length;
-    Tensor tensors[8];  // forward has 4
-};
-
-template <class Head> void each_head(const Call& n, float* logsumexp, Head head) {
-    const long T = (n.length + BLOCK - 1) / BLOCK * BLOCK;
-    const Buffer buffer = buffer_of((T + LANES) * (8 * K + 3 * BLOCK + 2));
-    for (long b = 0; b < n.batch; b++)
-        for (long h = 0; h < n.heads; h++) {
-            const auto matrix = [&](long i) {
-                const Tensor& x = n.tensors[i];
-                return Matrix{x.data + b * x.batch + h * x.head, x.time, n.length, T};
-            };
-            head(matrix, logsumexp + (b * n.heads + h) * n.length, buffer);
+void backward_layer(const Sizes& n, float eps, const Weights& w, const Element* x, const Kept& kept,
+                    const Element* d_mid, const Pulls& pulls) {
+    const long T = n.padded(), D = n.width, words = D / PER_WORD, t_words = T / PER_WORD;
+    Buffer buffer;
+    const Right qkv = pack_pairs(w.qkv_of(D), buffer), output = pack_pairs(w.output_of(D), buffer);
+    const Right y_pairs = in_panels(buffer, t_words, D), d_qkv_pairs = in_panels(buffer, t_words, 3 * D);
+    Element *dy = buffer.elements(T * D), *da = buffer.elements(T * D), *h = buffer.elements(T * D),
+            *d_qkv = buffer.elements(T * 3 * D), *q = buffer.elements(T * K), *k = buffer.elements(T * K);
+    int32_t* left = buffer.words(D * t_words);
+    float *pull = buffer.floats(T * D), *qkv_pull = buffer.floats(D * 3 * D);
+    std::memset(qkv_pull, 0, sizeof(float) * D * 3 * D);
+    for (long b = 0; b < n.batch; b++) {
+        const Element *stream = x + b * n.length * D, *kept_qkv = kept.qkv + b * n.length * 3 * D;
+        Element* kept_y = kept.y + b * n.length * D;
+        std::memcpy(dy, d_mid + b * n.length * D, sizeof(Element) * n.length * D);
+        std::memset(dy + n.length * D, 0, sizeof(Element) * (T - n.length) * D);
+        product(dy, words, output, words, T, D, [&](long m, long column, auto& c) {
+            for (long i = 0; i < height(c); i++)
+                for (long j = 0; j < width(c); j++) store_row(da + (m + i) * D + column + j * LANES, c[i][j]);
+        });
+        turned(dy, D, T, T, D, left, buffer);
+        pack_pairs(kept_y, D, n.length, T, D, y_pairs);
+        add_to(pulls.output, D, left, t_words, y_pairs, t_words, D, D);
+        for (long head = 0; head < n.heads(); head++) {
+            const Element* from = kept_qkv + head * K;
+            Element* to = d_qkv + head * K;
+            const auto matrix = [&](Element* data, long stride) { return Matrix{data, stride, n.length, T}; };
+            rotated(from, 3 * D, w.query_gain, w, eps, n.length, q);
+            rotated(from + D, 3 * D, w.key_gain, w, eps, n.length, k);
+            backward_head(matrix(q, K), matrix(k, K), matrix(const_cast<Element*>(from) + 2 * D, 3 * D),
+                          matrix(kept_y + head * K, D), matrix(da + head * K, D), matrix(to, 3 * D),
+                          matrix(to + D, 3 * D), matrix(to + 2 * D, 3 * D),
+                          kept.logsumexp + (b * n.heads() + head) * n.length, buffer);
+            rotated_backward(from, to, 3 * D, w.query_gain, w, eps, n.length, pulls.query_gain);
+            rotated_backward(from + D, to + D, 3 * D, w.key_gain, w, eps, n.length, pulls.key_gain);
         }
+        std::memset(d_qkv + n.length * 3 * D, 0, sizeof(Element) * (T - n.length) * 3 * D);
+        norm_rows(stream, w.gain, eps, n.length, T, D, h);
+        turned(h, D, T, T, D, left, buffer);
+        pack_pairs(d_qkv, 3 * D, T, T, 3 * D, d_qkv_pairs);
+        add_to(qkv_pull, 3 * D, left, t_words, d_qkv_pairs, t_words, D, 3 * D);
+        product(d_qkv, 3 * words, qkv, 3 * words, T, D, [&](long m, long column, auto& c) {
+            store_sums(c, pull + m * D + column, D);
+        });
+        residual_backward(stream, dy, w.gain, pull, eps, n.length, D, pulls.gain, pulls.x + b * n.length * D);
+    }
+    unpack_gradient(qkv_pull, w.qkv_of(D), pulls.qkv);
 }
 
 }  // namespace
 
 extern "C" {
-// Of q, k, v: y, and the base-2 logarithm of each softmax's denominator (batch, heads, time), dense.
-void forward(const Call* call, float* logsumexp) {
-    each_head(*call, logsumexp,
-              [](auto x, float* lse, Buffer buffer) { forward_head(x(0), x(1), x(2), x(3), lse, buffer); });
+void forward(const Sizes* n, const float* eps, const Weights* w, const Element* x, const Kept* kept, Element* mid) {
+    const Tiles tiles;
+    forward_layer(*n, *eps, *w, x, *kept, mid);
 }
 
-// Of q, k, v, y, dy and the forward's logarithms: dq, dk, dv.
-void backward(const Call* call, float* logsumexp) {
-    each_head(*call, logsumexp, [](auto x, float* lse, Buffer buffer) {
-        backward_head(x(0), x(1), x(2), x(3), x(4), x(5), x(6), x(7), lse, buffer);
-    });
+// Gradients of gains and of the output's weight are added to what is there.
+void backward(const Sizes* n, const float* eps, const Weights* w, const Element* x, const Kept* kept,
+              const Element* d_mid, const Pulls* pulls) {
+    const Tiles tiles;
+    backward_layer(*n, *eps, *w, x, *kept, d_mid, *pulls);
 }
 }

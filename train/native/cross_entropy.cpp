@@ -8,9 +8,8 @@
 //
 // Compiled for bf16 where BF16 is defined, else for fp32; sums are fp32.
 
-#include <cmath>
-
-#include "vectors.h"
+#include "norm.h"
+#include "products.h"
 
 namespace {
 
@@ -34,30 +33,6 @@ struct Piece {
     float* weight_pull;
     float* y;  // what the logits are products of
 };
-
-// to[m][n] = A[m] . B[n], added to what is there where ADD; `rows` is a multiple of ROWS, `columns` of LANES.
-template <bool ADD, long N>
-void product_of(const int32_t* a, long a_stride, const int32_t* b, long b_stride, long depth, long rows, long from,
-                long until, float* to, long stride) {
-    for (long n = from; n < until; n += N * LANES)
-        for (long m = 0; m < rows; m += ROWS) {
-            Floats c[ROWS][N];
-            clear(c);
-            for (long i = 0; ADD && i < ROWS; i++)
-                for (long j = 0; j < N; j++) c[i][j] = load<Floats>(to + (m + i) * stride + n + j * LANES);
-            multiply(c, a + m * a_stride, a_stride, b + n, b_stride, depth);
-            for (long i = 0; i < ROWS; i++)
-                for (long j = 0; j < N; j++) store(to + (m + i) * stride + n + j * LANES, c[i][j]);
-        }
-}
-
-template <bool ADD>
-void product(const int32_t* a, long a_stride, const int32_t* b, long b_stride, long depth, long rows, long columns,
-             float* to, long stride) {
-    const long even = columns / (2 * LANES) * 2 * LANES;
-    product_of<ADD, 2>(a, a_stride, b, b_stride, depth, rows, 0, even, to, stride);
-    product_of<ADD, 1>(a, a_stride, b, b_stride, depth, rows, even, columns, to, stride);
-}
 
 // Of BLOCK rows of logits, 2^(x log2 e - top) as rows and as pairs, with top and total of each row.
 void powers(float* logits, long vocabulary, long padded, long stride, int32_t* rows, int32_t* pairs, float* tops,
@@ -84,18 +59,11 @@ void powers(float* logits, long vocabulary, long padded, long stride, int32_t* r
     }
 }
 
-// Sum over d of f(d), a vector of LANES at a time.
-template <class Vector> float over_width(long width, Vector f) {
-    Floats sum = {};
-    for (long d = 0; d < width; d += LANES) sum += f(d);
-    return total(sum);
-}
-
 void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* gain, const Element* weight,
               const int64_t* targets, Piece to) {
     const long D = n.width, V = n.padded(), d_words = D / PER_WORD, v_words = V / PER_WORD, t_words = STRIP / PER_WORD;
     const long stride = V + BLOCK;  // rows a power of two apart would share few lines of the cache
-    Buffer buffer = buffer_of(stride * (4 * D + BLOCK + 2 * STRIP) + STRIP * 5 * D);
+    Buffer buffer;
     int32_t *w_rows = buffer.words(V * d_words), *w_columns = buffer.words(stride * d_words),
             *w_pairs = buffer.words(v_words * D);
     int32_t *p_rows = buffer.words(STRIP * stride / PER_WORD), *p_pairs = buffer.words(t_words * stride),
@@ -107,7 +75,7 @@ void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* g
     std::memcpy(w_rows, weight, sizeof(Element) * n.vocabulary * D);
     transpose(w_rows, V, d_words, w_columns, stride);
     const Element* w = reinterpret_cast<const Element*>(w_rows);
-    pack_pairs(w, D, V, V, D, w_pairs);
+    pack_pairs(w, D, V, V, D, in_rows(w_pairs, D));
     std::memset(w_pull_turned, 0, sizeof(float) * D * stride);
     std::memset(to.gain_pull, 0, sizeof(float) * D);
     double loss = 0, squares = 0;
@@ -118,15 +86,17 @@ void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* g
         std::memset(y_rows, 0, sizeof(int32_t) * STRIP * d_words);
         for (long t = 0; t < here; t++) {
             const Element* row = x + (start + t) * D;
-            const float square = over_width(D, [&](long d) { return load_row(row + d) * load_row(row + d); });
-            scales[t] = 1 / std::sqrt(square / D + c.eps);
+            scales[t] = norm_scale(D, c.eps, [&](long d) { return load_row(row + d); });
             for (long d = 0; d < D; d += LANES) {
                 store_row(y + t * D + d, load_row(row + d) * scales[t] * load<Floats>(gain + d));
                 store(to.y + (start + t) * D + d, load_row(y + t * D + d));
             }
         }
         for (long m = 0; m < STRIP; m += BLOCK) {
-            product<false>(y_rows + m * d_words, d_words, w_columns, stride, d_words, BLOCK, V, logits, stride);
+            const Right columns = in_rows(w_columns, stride);
+            product(y_rows + m * d_words, d_words, columns, d_words, BLOCK, V, [&](long i, long v, auto& tile) {
+                store_sums(tile, logits + i * stride + v, stride);
+            });
             powers(logits, n.vocabulary, V, stride, p_rows + m * stride / PER_WORD, p_pairs + m / PER_WORD * stride,
                    tops + m, totals + m);
         }
@@ -144,20 +114,16 @@ void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* g
                 store_pairs(scaled_pairs + t / PER_WORD * D + d, D, load_row(y + t * D + d) * shares[t],
                             load_row(y + (t + 1) * D + d) * shares[t + 1]);
         transpose(scaled_pairs, t_words, D, scaled_turned, t_words);
-        product<true>(scaled_turned, t_words, p_pairs, stride, t_words, D, V, w_pull_turned, stride);
-        product<false>(p_rows, stride / PER_WORD, w_pairs, D, v_words, STRIP, D, pull, D);
+        add_to(w_pull_turned, stride, scaled_turned, t_words, in_rows(p_pairs, stride), t_words, D, V);
+        product(p_rows, stride / PER_WORD, in_rows(w_pairs, D), v_words, STRIP, D,
+                [&](long m, long d, auto& tile) { store_sums(tile, pull + m * D + d, D); });
         for (long t = 0; t < here; t++) {  // through the norm
             const Element *row = x + (start + t) * D, *target = w + targets[start + t] * D;
             float* y_pull = pull + t * D;
             for (long d = 0; d < D; d += LANES)
                 store(y_pull + d, load<Floats>(y_pull + d) * shares[t] - load_row(target + d) / c.n_tokens);
-            const auto unit = [&](long d) { return load_row(row + d) * scales[t]; };
-            const auto unit_pull = [&](long d) { return load<Floats>(y_pull + d) * load<Floats>(gain + d); };
-            const float along = over_width(D, [&](long d) { return unit(d) * unit_pull(d); }) / D;
-            for (long d = 0; d < D; d += LANES) {
-                store_row(to.x_pull + (start + t) * D + d, (unit_pull(d) - unit(d) * along) * scales[t]);
-                store(to.gain_pull + d, load<Floats>(to.gain_pull + d) + load<Floats>(y_pull + d) * unit(d));
-            }
+            norm_backward([&](long d) { return load_row(row + d); }, gain, y_pull, scales[t], D, to.gain_pull,
+                          [&](long d, Floats x_pull) { store_row(to.x_pull + (start + t) * D + d, x_pull); });
         }
     }
     *to.loss = loss, *to.squares = squares;
@@ -174,5 +140,6 @@ void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* g
 
 extern "C" void piece_of_cross_entropy(const Sizes* n, const Numbers* c, const Element* x, const float* gain,
                                        const Element* weight, const int64_t* targets, const Piece* to) {
+    const Tiles tiles;
     piece_of(*n, *c, x, gain, weight, targets, *to);
 }

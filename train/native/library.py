@@ -21,6 +21,7 @@ FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-w", "-fno-math-errno")
 GCC_FLAGS = ("-fno-tree-loop-distribute-patterns",)  # else it calls memset for loops over tiles of registers
 DEFINED = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
 WIDTH = 16  # head dimensions and widths are multiples of it: 16 fp32 or, widened, bf16 fill the largest register
+HEADERS = ("vectors.h", "products.h", "norm.h", "attention.h")
 
 
 class NotCompiled(RuntimeError):
@@ -40,8 +41,10 @@ def library(source: str, dtype: torch.dtype, *defined: str) -> ctypes.CDLL:
     native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
     version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
     flags = FLAGS if "clang" in version else FLAGS + GCC_FLAGS
-    command = [path, *flags, native, *DEFINED[dtype], *defined, str(HERE / source)]
-    texts = ((HERE / name).read_text() for name in (source, "vectors.h"))
+    # Linux gives a process AMX where it asks, which is what the second call does.
+    tiles = ("-DAMX",) if DEFINED[dtype] and torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx() else ()
+    command = [path, *flags, native, *DEFINED[dtype], *tiles, *defined, str(HERE / source)]
+    texts = ((HERE / name).read_text() for name in (source, *HEADERS))
     parts = (*texts, *command[1:-1], version, processor_features())
     name = f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:20]}.so"
     folder = cache_folder() / "native"

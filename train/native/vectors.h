@@ -1,10 +1,11 @@
-// Vectors of one machine register, whichever that is, and products of matrices that are packed in words.
+// Vectors of one machine register, whichever that is, of fp32 and of words.
 //
-// Every product is C[m][n] = sum over words w of A[m][w] . B[w][n]. A word is 32 bits along the reduced dimension: one
-// fp32, or where BF16 is defined two neighbouring bf16, which AVX512-BF16 multiplies and adds at once. Sums are fp32.
+// A word is 32 bits along the dimension that a product reduces: one fp32, or where BF16 is defined two neighbouring bf16,
+// which AVX512-BF16 and AMX multiply and add at once; see products.h. Sums are fp32.
 
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -15,11 +16,11 @@
 namespace {
 
 #if defined(__AVX512F__)
-constexpr long LANES = 16, ROWS = 8;  // ROWS of a tile: with two vectors each, 16 of 32 registers hold sums
+constexpr long LANES = 16;
 #elif defined(__AVX2__)
-constexpr long LANES = 8, ROWS = 4;
+constexpr long LANES = 8;
 #else
-constexpr long LANES = 4, ROWS = 4;
+constexpr long LANES = 4;
 #endif
 typedef float Floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t Words __attribute__((vector_size(4 * LANES)));
@@ -160,49 +161,21 @@ void transpose(const int32_t* from, long rows, long columns, int32_t* to, long s
         }
 }
 
-template <long M, long N> inline __attribute__((always_inline)) void clear(Floats (&c)[M][N]) {
-    for (long m = 0; m < M; m++)
-        for (long n = 0; n < N; n++) c[m][n] = Floats{};
-}
+// Memory that the next call uses again: the same requests in the same order get the same places. Copies of it go on from
+// where it stands, so that what is called many times takes its places once.
+class Buffer {
+    size_t next_ = 0;
 
-// c[m][n] += sum over `depth` words of A[m] . B[n]; strides in words.
-template <long M, long N>
-inline __attribute__((always_inline)) void multiply(Floats (&c)[M][N], const int32_t* a, long a_stride,
-                                                    const int32_t* b, long b_stride, long depth) {
-    for (long w = 0; w < depth; w++) {
-        Words row[N];
-        for (long n = 0; n < N; n++) row[n] = load<Words>(b + w * b_stride + n * LANES);
-        for (long m = 0; m < M; m++)
-            for (long n = 0; n < N; n++) c[m][n] = dot(c[m][n], a[m * a_stride + w], row[n]);
-    }
-}
-
-// Of rows X[t] of `width` elements, `stride` apart, pairs [t words][k], of which those from `length` up to `padded` are
-// zero; `width` is a multiple of LANES, `padded` even.
-inline void pack_pairs(const Element* data, long stride, long length, long padded, long width, int32_t* to) {
-    for (long t = 0; t < padded; t += 2)
-        for (long k = 0; k < width; k += LANES) {
-            const Floats first = t < length ? load_row(data + t * stride + k) : Floats{};
-            const Floats second = t + 1 < length ? load_row(data + (t + 1) * stride + k) : Floats{};
-            store_pairs(to + t / PER_WORD * width + k, width, first, second);
-        }
-}
-
-// Memory that the next call uses again.
-struct Buffer {
-    int32_t* next;
+   public:
     int32_t* words(long n) {
-        int32_t* at = next;
-        next += (n + LANES - 1) / LANES * LANES;
-        return at;
+        static thread_local std::vector<std::vector<int32_t>> places;
+        if (next_ == places.size()) places.emplace_back();
+        std::vector<int32_t>& place = places[next_++];
+        if (long(place.size()) < n + 32) place.resize(n + 32);  // to align it, and for what is read beyond the end
+        return place.data() + (64 - reinterpret_cast<uintptr_t>(place.data()) % 64) % 64 / 4;
     }
     float* floats(long n) { return reinterpret_cast<float*>(words(n)); }
+    Element* elements(long n) { return reinterpret_cast<Element*>(words((n + PER_WORD - 1) / PER_WORD)); }
 };
-
-Buffer buffer_of(long words) {
-    static thread_local std::vector<int32_t> memory;
-    if (long(memory.size()) < words + 32) memory.resize(words + 32);
-    return {memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64 / 4};
-}
 
 }  // namespace

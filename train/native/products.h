@@ -1,0 +1,254 @@
+// Products of matrices that are packed in words: C[m][n] = sum over words w of A[m][w] . B[w][n].
+//
+// A left factor is any row-major matrix whose rows run along the reduced dimension. A right factor is a `Right`, and a
+// matrix becomes one in two ways: `pack_pairs` where the reduced dimension counts its rows, `pack_columns` where it runs
+// along them. Products come in tiles of sums, which stay in registers (with AMX in the first cache) for what follows.
+
+#pragma once
+
+#include "vectors.h"
+
+namespace {
+
+constexpr long PANEL = 2 * LANES;  // columns of a tile
+#if defined(AMX)
+constexpr long ROWS = 32;  // of a tile: two by two AMX tiles
+#elif defined(__AVX512F__)
+constexpr long ROWS = 8;  // with two vectors each, 16 of 32 registers hold sums
+#else
+constexpr long ROWS = 4;
+#endif
+
+#define INLINE inline __attribute__((always_inline))
+
+// A right factor. Columns lie in panels, PANEL of them, so that a tile reads its words one after the other.
+struct Right {
+    int32_t* data;
+    long stride, panel;  // from a word of the reduced dimension to the next, from a panel to the next
+
+    int32_t* at(long w, long n) const { return data + n / PANEL * panel + w * stride + n % PANEL; }
+};
+
+// In panels, each of `depth` words.
+inline Right in_panels(int32_t* data, long depth) { return {data, PANEL, PANEL * depth}; }
+inline Right in_panels(Buffer& buffer, long depth, long columns) {
+    return in_panels(buffer.words((columns + PANEL - 1) / PANEL * PANEL * depth), depth);
+}
+// Word for word in rows `stride` apart.
+inline Right in_rows(int32_t* data, long stride) { return {data, stride, PANEL}; }
+
+#ifdef AMX
+// The tile registers, for as long as this exists; other libraries set them up for themselves.
+struct Tiles {
+    Tiles() {
+        alignas(64) uint8_t config[64] = {1};
+        for (int i = 0; i < 8; i++) config[16 + 2 * i] = 64, config[48 + i] = 16;  // bytes of a row, rows
+        asm volatile("" ::"r"(config) : "memory");  // GCC's intrinsics do not say all that they read
+        _tile_loadconfig(config);
+    }
+    ~Tiles() { _tile_release(); }
+};
+
+// Tiles 0 to 3 += words [0, 16) of A . B, whose strides are in bytes.
+template <bool LOW, bool WIDE>
+INLINE void multiply_tiles(const int32_t* a, long a_bytes, const int32_t* b, long b_bytes) {
+    asm volatile("" ::: "memory");
+    _tile_loadd(4, a, a_bytes);
+    if constexpr (LOW) _tile_loadd(5, a + 4 * a_bytes, a_bytes);
+    _tile_loadd(6, b, b_bytes);
+    if constexpr (WIDE) _tile_loadd(7, b + LANES, b_bytes);
+    _tile_dpbf16ps(0, 4, 6);
+    if constexpr (WIDE) _tile_dpbf16ps(1, 4, 7);
+    if constexpr (LOW) _tile_dpbf16ps(2, 5, 6);
+    if constexpr (LOW && WIDE) _tile_dpbf16ps(3, 5, 7);
+}
+
+template <bool ADD, long M, long N>
+INLINE void multiply(Floats (&c)[M][N], const int32_t* a, long a_stride, const int32_t* b, long b_stride, long depth) {
+    static_assert((M == 16 || M == 32) && (N == 1 || N == 2));
+    constexpr bool LOW = M > 16, WIDE = N > 1;
+    constexpr long c_bytes = sizeof c[0];
+    if constexpr (ADD) {
+        asm volatile("" ::: "memory");
+        _tile_loadd(0, c, c_bytes);
+        if constexpr (WIDE) _tile_loadd(1, &c[0][1], c_bytes);
+        if constexpr (LOW) _tile_loadd(2, c[16], c_bytes);
+        if constexpr (LOW && WIDE) _tile_loadd(3, &c[16][1], c_bytes);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    long w = 0;
+    for (; w + 16 <= depth; w += 16)
+        multiply_tiles<LOW, WIDE>(a + w, 4 * a_stride, b + w * b_stride, 4 * b_stride);
+    if (w < depth) {  // what does not fill a tile, with zeros beside it
+        alignas(64) int32_t left[M][16] = {}, right[16][N * LANES] = {};
+        for (long m = 0; m < M; m++) std::memcpy(left[m], a + m * a_stride + w, 4 * (depth - w));
+        for (long i = w; i < depth; i++) std::memcpy(right[i - w], b + i * b_stride, sizeof right[0]);
+        multiply_tiles<LOW, WIDE>(left[0], sizeof left[0], right[0], sizeof right[0]);
+    }
+    _tile_stored(0, c, c_bytes);
+    if constexpr (WIDE) _tile_stored(1, &c[0][1], c_bytes);
+    if constexpr (LOW) _tile_stored(2, c[16], c_bytes);
+    if constexpr (LOW && WIDE) _tile_stored(3, &c[16][1], c_bytes);
+}
+#else
+struct Tiles {};
+
+template <bool ADD, long M, long N>
+INLINE void multiply(Floats (&c)[M][N], const int32_t* a, long a_stride, const int32_t* b, long b_stride, long depth) {
+    for (long m = 0; !ADD && m < M; m++)
+        for (long n = 0; n < N; n++) c[m][n] = Floats{};
+    for (long w = 0; w < depth; w++) {
+        Words row[N];
+        for (long n = 0; n < N; n++) row[n] = load<Words>(b + w * b_stride + n * LANES);
+        for (long m = 0; m < M; m++)
+            for (long n = 0; n < N; n++) c[m][n] = dot(c[m][n], a[m * a_stride + w], row[n]);
+    }
+}
+#endif
+
+// c = sum over `depth` words of A[m] . B[n]; strides in words.
+template <long M, long N>
+INLINE void set_product(Floats (&c)[M][N], const int32_t* a, long a_stride, const int32_t* b, long b_stride,
+                        long depth) {
+    multiply<false>(c, a, a_stride, b, b_stride, depth);
+}
+
+// c += the same.
+template <long M, long N>
+INLINE void add_product(Floats (&c)[M][N], const int32_t* a, long a_stride, const int32_t* b, long b_stride,
+                        long depth) {
+    multiply<true>(c, a, a_stride, b, b_stride, depth);
+}
+
+template <long M, long N> constexpr long height(const Floats (&)[M][N]) { return M; }
+template <long M, long N> constexpr long width(const Floats (&)[M][N]) { return N; }
+
+// A tile into rows `stride` apart.
+template <long M, long N> INLINE void store_sums(const Floats (&c)[M][N], float* to, long stride) {
+    for (long i = 0; i < M; i++)
+        for (long j = 0; j < N; j++) store(to + i * stride + j * LANES, c[i][j]);
+}
+template <long M, long N> INLINE void load_sums(Floats (&c)[M][N], const float* from, long stride) {
+    for (long i = 0; i < M; i++)
+        for (long j = 0; j < N; j++) c[i][j] = load<Floats>(from + i * stride + j * LANES);
+}
+
+template <long M, class Tile>
+INLINE void each_tile_of(long from, long until, long columns, Tile tile) {
+    for (long n = 0; n < columns; n += PANEL)
+        for (long m = from; m < until; m += M)
+            if (n + PANEL <= columns) {
+                Floats c[M][2];
+                tile(m, n, c);
+            } else {
+                Floats c[M][1];
+                tile(m, n, c);
+            }
+}
+
+// tile(m, n, c) for each tile c[rows][vectors] of C; `rows` is a multiple of 16, `columns` of LANES.
+template <class Tile> INLINE void each_tile(long rows, long columns, Tile tile) {
+    const long even = rows / ROWS * ROWS;
+    each_tile_of<ROWS>(0, even, columns, tile);
+    if constexpr (ROWS > 16) each_tile_of<16>(even, rows, columns, tile);
+}
+
+// use(m, n, c) with each tile c of A . B.
+template <class Use>
+INLINE void product(const void* a, long a_stride, Right b, long depth, long rows, long columns, Use use) {
+    const int32_t* left = static_cast<const int32_t*>(a);
+    each_tile(rows, columns, [&](long m, long n, auto& c) __attribute__((always_inline)) {
+        set_product(c, left + m * a_stride, a_stride, b.at(0, n), b.stride, depth);
+        use(m, n, c);
+    });
+}
+
+// to[m][n] += A . B, rows `stride` apart.
+inline void add_to(float* to, long stride, const int32_t* a, long a_stride, Right b, long depth, long rows,
+                   long columns) {
+    each_tile(rows, columns, [&](long m, long n, auto& c) __attribute__((always_inline)) {
+        load_sums(c, to + m * stride + n, stride);
+        add_product(c, a + m * a_stride, a_stride, b.at(0, n), b.stride, depth);
+        store_sums(c, to + m * stride + n, stride);
+    });
+}
+
+// Of rows X[t] of `width` elements, `stride` apart, the right factor [t words][k]; rows from `length` up to `padded` are
+// zero. `width` is a multiple of LANES, `padded` even.
+inline void pack_pairs(const Element* data, long stride, long length, long padded, long width, Right to) {
+    for (long t = 0; t < padded; t += 2)
+        for (long k = 0; k < width; k += LANES) {
+            const Floats first = t < length ? load_row(data + t * stride + k) : Floats{};
+            const Floats second = t + 1 < length ? load_row(data + (t + 1) * stride + k) : Floats{};
+            store_pairs(to.at(t / PER_WORD, k), to.stride, first, second);
+        }
+}
+
+// X^T as a left factor [k][t words], from rows as above; `padded` is a multiple of 32.
+inline int32_t* turned(const Element* data, long stride, long length, long padded, long width, int32_t* to,
+                       Buffer buffer) {
+    int32_t* pairs = buffer.words(padded / PER_WORD * width);
+    pack_pairs(data, stride, length, padded, width, in_rows(pairs, width));
+    transpose(pairs, padded / PER_WORD, width, to, padded / PER_WORD);
+    return to;
+}
+
+// A weight W (d_out, d_in) in fp32. Where `halves`, its rows are two halves, of which the packed order takes LANES rows in
+// turns: a tile then holds the same features of both.
+struct Weight {
+    const float* data;
+    long d_out, d_in;
+    bool halves;
+
+    long row(long n) const {
+        if (!halves) return n;
+        return n / PANEL * LANES + n % LANES + (n % PANEL < LANES ? 0 : d_out / 2);
+    }
+    const float* at(long n) const { return data + row(n) * d_in; }
+};
+
+// For y = x W^T: [d_in words][d_out].
+inline Right pack_columns(const Weight& weight, Buffer& buffer) {
+    const long words = weight.d_in / PER_WORD;
+    const Right to = in_panels(buffer, words, weight.d_out);
+    for (long n = 0; n < weight.d_out; n += LANES)
+        for (long w = 0; w < words; w += LANES) {
+            Words x[LANES];
+            for (long i = 0; i < LANES; i++) {
+                const float* from = weight.at(n + i) + w * PER_WORD;
+                alignas(64) int32_t row[2 * LANES] = {};
+                store_two(row, load<Floats>(from), w * PER_WORD + LANES < weight.d_in ? load<Floats>(from + LANES) : Floats{});
+                x[i] = load<Words>(row);
+            }
+            transpose(x);
+            for (long i = 0; i < LANES && w + i < words; i++) store(to.at(w + i, n), x[i]);
+        }
+    return to;
+}
+
+// For dx = dy W: [d_out words][d_in].
+inline Right pack_pairs(const Weight& weight, Buffer& buffer) {
+    const Right to = in_panels(buffer, weight.d_out / PER_WORD, weight.d_in);
+    for (long n = 0; n < weight.d_out; n += 2)
+        for (long k = 0; k < weight.d_in; k += LANES)
+            store_pairs(to.at(n / PER_WORD, k), to.stride, load<Floats>(weight.at(n) + k),
+                        load<Floats>(weight.at(n + 1) + k));
+    return to;
+}
+
+// The gradient of a weight, from its transpose [d_in][d_out] in the packed order.
+inline void unpack_gradient(const float* turned, const Weight& weight, float* to) {
+    for (long n = 0; n < weight.d_out; n += LANES)
+        for (long k = 0; k < weight.d_in; k += LANES) {
+            Words x[LANES];
+            for (long i = 0; i < LANES; i++) x[i] = load<Words>(turned + (k + i) * weight.d_out + n);
+            transpose(x);
+            for (long i = 0; i < LANES; i++) store(to + weight.row(n + i) * weight.d_in + k, x[i]);
+        }
+}
+
+}  // namespace
