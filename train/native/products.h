@@ -6,6 +6,8 @@
 
 #pragma once
 
+#include <type_traits>
+
 #include "vectors.h"
 
 namespace {
@@ -137,43 +139,40 @@ template <long M, long N> INLINE void load_sums(Floats (&c)[M][N], const float* 
         for (long j = 0; j < N; j++) c[i][j] = load<Floats>(from + i * stride + j * LANES);
 }
 
-template <long M, class Tile>
-INLINE void each_tile_of(long from, long until, long columns, Tile tile) {
-    for (long n = 0; n < columns; n += PANEL)
-        for (long m = from; m < until; m += M)
-            if (n + PANEL <= columns) {
-                Floats c[M][2];
-                tile(m, n, c);
-            } else {
-                Floats c[M][1];
-                tile(m, n, c);
-            }
+template <long M, long N, class Use>
+INLINE void panel_product(const int32_t* a, long a_stride, const int32_t* b, long b_stride, long depth, long from,
+                          long until, Use use) {
+    for (long m = from; m < until; m += M) {
+        Floats c[M][N];
+        set_product(c, a + m * a_stride, a_stride, b, b_stride, depth);
+        use(m, c);
+    }
 }
 
-// tile(m, n, c) for each tile c[rows][vectors] of C; `rows` is a multiple of 16, `columns` of LANES.
-template <class Tile> INLINE void each_tile(long rows, long columns, Tile tile) {
-    const long even = rows / ROWS * ROWS;
-    each_tile_of<ROWS>(0, even, columns, tile);
-    if constexpr (ROWS > 16) each_tile_of<16>(even, rows, columns, tile);
-}
-
-// use(m, n, c) with each tile c of A . B.
+// use(m, n, c) with each tile c[rows][vectors] of A . B; `rows` is a multiple of 16, `columns` of LANES.
 template <class Use>
 INLINE void product(const void* a, long a_stride, Right b, long depth, long rows, long columns, Use use) {
     const int32_t* left = static_cast<const int32_t*>(a);
-    each_tile(rows, columns, [&](long m, long n, auto& c) __attribute__((always_inline)) {
-        set_product(c, left + m * a_stride, a_stride, b.at(0, n), b.stride, depth);
-        use(m, n, c);
-    });
+    const long most = rows / ROWS * ROWS;
+    const auto panel = [&](long n, auto vectors) __attribute__((always_inline)) {
+        constexpr long N = decltype(vectors)::value;
+        const auto use_here = [&](long m, auto& c) __attribute__((always_inline)) { use(m, n, c); };
+        panel_product<ROWS, N>(left, a_stride, b.at(0, n), b.stride, depth, 0, most, use_here);
+        if constexpr (ROWS > 16) panel_product<16, N>(left, a_stride, b.at(0, n), b.stride, depth, most, rows, use_here);
+    };
+    const long even = columns / PANEL * PANEL;
+    for (long n = 0; n < even; n += PANEL) panel(n, std::integral_constant<long, 2>());
+    if (even < columns) panel(even, std::integral_constant<long, 1>());
 }
 
 // to[m][n] += A . B, rows `stride` apart.
 inline void add_to(float* to, long stride, const int32_t* a, long a_stride, Right b, long depth, long rows,
                    long columns) {
-    each_tile(rows, columns, [&](long m, long n, auto& c) __attribute__((always_inline)) {
-        load_sums(c, to + m * stride + n, stride);
-        add_product(c, a + m * a_stride, a_stride, b.at(0, n), b.stride, depth);
-        store_sums(c, to + m * stride + n, stride);
+    product(a, a_stride, b, depth, rows, columns, [&](long m, long n, auto& c) __attribute__((always_inline)) {
+        float* at = to + m * stride + n;
+        for (long i = 0; i < height(c); i++)
+            for (long j = 0; j < width(c); j++)
+                store(at + i * stride + j * LANES, load<Floats>(at + i * stride + j * LANES) + c[i][j]);
     });
 }
 
