@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .transformer import Head, Linear, Positions, RMSNorm, Transformer
+from .transformer import Head, Linear, Positions, RMSNorm, Transformer, score_head
 
 
 def product_per_model(x: Tensor, weight_MOI: Tensor) -> Tensor:
@@ -60,9 +60,9 @@ class StackedHead(Head):
     """Final norms, tied logits and cross-entropy of M models; see `Head`."""
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compiles all of it."""
+        """Compiles all of it, and the scores of evaluation."""
         nn.Module.compile(self, *args, **kwargs)
-        self.compiled = True
+        self.score = torch.compile(score_head, *args, **kwargs)
 
     def logits(self, x_BTD: Tensor, embedding_MVD: Tensor) -> Tensor:
         return product_per_model(self.norm(x_BTD), embedding_MVD).float()

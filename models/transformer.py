@@ -149,13 +149,12 @@ class Head(nn.Module):
         super().__init__()
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.piece: Callable[..., Piece] = piece_of_cross_entropy
-        self.compiled = False
+        self.score: Score = score_head
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compiles the pieces of the loss, unless a trainer has put faster ones in their place; see `NormedCrossEntropy`."""
-        if self.piece is piece_of_cross_entropy:
-            self.piece = torch.compile(piece_of_cross_entropy, *args, **kwargs)
-        self.compiled = True
+        """Compiles the pieces of the loss, see `NormedCrossEntropy`, and the scores of evaluation."""
+        self.piece = torch.compile(piece_of_cross_entropy, *args, **kwargs)
+        self.score = torch.compile(score_head, *args, **kwargs)
 
     def logits(self, x_BTD: Tensor, embedding_VD: Tensor) -> Tensor:
         return F.linear(self.norm(x_BTD), embedding_VD.to(x_BTD.dtype)).float()
@@ -165,6 +164,16 @@ class Head(nn.Module):
         inputs = (x_BTD.flatten(0, 1), self.norm.gain, self.norm.eps, embedding_VD, targets_BT.flatten())
         objective, loss = NormedCrossEntropy.apply(*inputs, z_loss, self.piece)  # type: ignore[no-untyped-call]
         return objective, loss
+
+
+def score_head(head: Head, x_BTD: Tensor, embedding_VD: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each target, its negative log-likelihood in nats (fp32), and whether it is the argmax, the first of equals: (B, T)."""
+    logits_BTV = head.logits(x_BTD, embedding_VD)
+    target_logit_BT = logits_BTV.gather(-1, targets_BT.unsqueeze(-1)).squeeze(-1)
+    return logits_BTV.logsumexp(-1) - target_logit_BT, logits_BTV.argmax(-1) == targets_BT
+
+
+Score = Callable[[Head, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Transformer(nn.Module):

@@ -131,12 +131,12 @@ def prepare(
         say(warning)
     if past.chosen is None and (sweep.budget.hours or sweep.budget.flops):
         stacked = packing_of(sweep, grid, device).most_stacked or 1
-        purse = Purse(sweep.budget, speeds, device.slots, device.compiled, stacked)
+        purse = Purse(sweep.budget, speeds, device.slots, device.compiles, stacked)
         plan = grid.only(in_own_process(shrink, sweep.name, grid, purse, guess))
     refuse_too_large(sweep, plan, device)
     pack = packing_of(sweep, plan, device)
     seconds = plan.seconds(speeds, past.finished)
-    expected = forecast(plan, seconds, device.slots, device.compiled, pack.most_stacked or 1)
+    expected = forecast(plan, seconds, device.slots, device.compiles, pack.most_stacked or 1)
     costed = Costed(plan, seconds, expected, device.kind, corpus.manifest.test.documents)
     return Session(sweep, corpus, grid, plan, folder, root, past.finished, costed, device.device, guess, pack, say)
 

@@ -6,9 +6,7 @@ Shape suffixes: W windows, T time (tokens), D d_model, V vocabulary, K lengths o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..models.transformer import Head, Transformer
+from ..models.transformer import Transformer
 from .corpus.contamination import CLEAN_BELOW
 from .corpus.manifest import HeldOut
 from .corpus.store import Corpus
@@ -187,25 +185,11 @@ def score(model: Transformer, inputs_WT: Tensor, targets_WT: Tensor, dtype: torc
     hidden_WTD = model.hidden(inputs_WT.to(device), dtype).detach()
     fits = LOGITS_AT_ONCE // (inputs_WT.shape[1] * len(model.embedding))
     rows = max(n for n in range(1, max(1, fits) + 1) if len(inputs_WT) % n == 0)  # pieces of one shape: one compilation
-    of_piece = _compiled_score_head() if model.head.compiled else _score_head  # compiled if training is
     pieces = zip(hidden_WTD.split(rows), targets_WT.to(device).split(rows), strict=True)
     with torch.no_grad():
-        scores = [of_piece(model.head, x_WTD, model.embedding, wanted_WT) for x_WTD, wanted_WT in pieces]
+        scores = [model.head.score(model.head, x_WTD, model.embedding, wanted_WT) for x_WTD, wanted_WT in pieces]
     nll, correct = zip(*scores, strict=True)
     return torch.cat(nll).cpu(), torch.cat(correct).cpu()
-
-
-def _score_head(head: Head, x_WTD: Tensor, embedding_VD: Tensor, targets_WT: Tensor) -> tuple[Tensor, Tensor]:
-    """The head's loss and, from the same logits, whether each target is the argmax: the first of equals."""
-    logits_WTV = head.logits(x_WTD, embedding_VD)
-    target_logit_WT = logits_WTV.gather(-1, targets_WT.unsqueeze(-1)).squeeze(-1)
-    return logits_WTV.logsumexp(-1) - target_logit_WT, logits_WTV.argmax(-1) == targets_WT
-
-
-@cache
-def _compiled_score_head() -> Callable[[Head, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Kept, because wrapping takes longer than a small model's forward pass."""
-    return torch.compile(_score_head, dynamic=False)
 
 
 def runs(flags_WT: Tensor) -> Tensor:

@@ -263,8 +263,9 @@ def train_step(
         objective, loss = model(micro_WT[:, :-1], micro_WT[:, 1:], DTYPES[spec.precision], spec.optimizer.z_loss)
         (objective / len(micro_batches)).backward()
         total += loss / len(micro_batches)
-    ranks.average([total, *(p.grad for p in model.parameters() if p.grad is not None)])
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), spec.optimizer.clip_norm, foreach=True)
+    weights = list(model.parameters())
+    ranks.average([total, *(p.grad for p in weights if p.grad is not None)])
+    norm = torch.nn.utils.clip_grad_norm_(weights, spec.optimizer.clip_norm, foreach=True)
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()

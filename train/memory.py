@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..models.config import ModelConfig
-from .machine import has_compiler
+from .machine import fuses
 from .settings import Precision
 
 CPU_MICRO_TOKENS = 2048  # activations of one micro-batch stay in the cache of one core
@@ -45,14 +45,17 @@ def activation_bytes(model: ModelConfig, micro_tokens: int, device: str, precisi
     """Kept for the backward pass of one micro-batch.
 
     A block keeps, in the precision's bytes, its two normalised inputs and two residuals (4d), query, key and value before and after
-    RoPE (5d), the attention's output and projection (2d), gate, up and their product (3f), and, on a CPU without a compiler
-    or with a head_dim that `train/native` does not take, the causal half of its attention probabilities (h·T/2) twice,
-    before and after their cast; attention that is fused keeps none (Dao et al. 2022, FlashAttention, arXiv 2205.14135).
-    The head keeps logits and their gradient in fp32, and in bf16 once in 2 bytes (10 V).
+    RoPE (5d), the attention's output and projection (2d), gate, up and their product (3f), and, on a CPU, the causal half of its
+    attention probabilities (h·T/2) twice, before and after their cast; attention that is fused keeps none (Dao et al. 2022,
+    FlashAttention, arXiv 2205.14135). A block of our own C++ on a CPU keeps two residuals (2d), query, key and value (3d),
+    the attention's output (d), gate and up (2f). The head keeps logits and their gradient in fp32, and in bf16 once in 2 bytes (10 V).
     """
-    fused = device != "cpu" or (has_compiler() and model.head_dim % 16 == 0)
-    probabilities = 0 if fused else model.n_heads * model.context
-    block = ELEMENT_BYTES[precision] * (11 * model.d_model + 3 * model.d_ff + probabilities)
+    if device == "cpu" and fuses(model):
+        elements = 6 * model.d_model + 2 * model.d_ff
+    else:
+        probabilities = 0 if device != "cpu" else model.n_heads * model.context
+        elements = 11 * model.d_model + 3 * model.d_ff + probabilities
+    block = ELEMENT_BYTES[precision] * elements
     head = {"bf16": 10, "fp32": 8}[precision] * model.vocab_size
     return micro_tokens * (model.n_layers * block + head)
 

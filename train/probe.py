@@ -1,9 +1,9 @@
 """How fast this machine trains a few shapes, with every slot busy: `python -m sixnd.train.probe`, request and answer as JSON.
 
 It runs in its own process, so that a driver that plans and waits never holds torch. Each shape is timed eagerly, on a CPU with our
-own C++ (`train/native`), for compiling one with torch takes longer than all of that. Compilation saves passes over activations and none of
-the matrix products: on a CPU SAVED of what a profile finds outside products and that C++; on a GPU it is measured at the middle
-width and carried over to the others, in proportion to the width. LOG.md has the figures.
+own C++ where that takes it (`train/native`), which is how it is trained. For all others compiling takes longer than all of that. Compilation
+saves passes over activations and none of the matrix products: on a CPU SAVED of what a profile finds outside products; on a GPU it is
+measured at the middle width and carried over to the others, in proportion to the width. LOG.md has the figures.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .device import (
 from .divergence import LossWatch
 from .graph import WARM_STEPS, GraphedStep
 from .loop import DTYPES, open_step
-from .machine import has_compiler, usable_cores, worker_environment
+from .machine import fuses, has_compiler, usable_cores, worker_environment
 from .memory import most_stacked, training_bytes
 from .native.fuse import fuse_model
 from .optimizer import build_optimizer
@@ -48,17 +48,8 @@ from .speed import Probed, ProbeRequest
 from .stacked import StackedStep
 
 LEAST_REPEATS, MOST_REPEATS = 2, 50
-SAVED = 0.41  # by compilation, of a CPU's seconds outside products and what is fused: .31 to .50 in sixteen pairs of steps (LOG.md)
+SAVED = 0.5  # by compilation, of a CPU's seconds outside products (LOG.md)
 PRODUCTS = frozenset({"aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm"})
-FUSED = frozenset(
-    {
-        "sixnd::causal_attention",
-        "sixnd::causal_attention_backward",
-        "sixnd::swiglu",
-        "sixnd::swiglu_backward",
-        "sixnd::piece_of_cross_entropy",
-    }
-)
 PROFILED_S = 0.2  # of steps, at least one
 DEPTH = 3  # against a depth of 1, of the models that show what compilation saves
 MOST_GAIN = 3.0  # of compilation; 2.2 was the most seen, in the smallest models
@@ -129,12 +120,12 @@ class Trial:
         return time.perf_counter() - start
 
     def outside_products(self) -> float:
-        """Share of a step's seconds that a CPU spends on anything but matrix products and what is fused with them."""
+        """Share of a step's seconds that a CPU spends on anything but matrix products."""
         seconds = 0.0
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
             while seconds < PROFILED_S:
                 seconds += self.seconds()
-        rows = (row for row in profiled.key_averages() if row.key in PRODUCTS | FUSED)
+        rows = (row for row in profiled.key_averages() if row.key in PRODUCTS)
         products_us: float = sum(row.self_cpu_time_total for row in rows)
         return 1 - products_us / 1e6 / seconds
 
@@ -183,6 +174,7 @@ def probe(request: ProbeRequest) -> Probed:
         gpus=torch.cuda.device_count() if device.type == "cuda" else 0,
         precision=native_precision(device),
         compiled=compiled,
+        compiles=compiled and (device.type == "cuda" or not all(map(fuses, request.models))),
         stacked=alike,
         models=request.models,
         tokens_per_s=speeds(request, device, slots, compiled) if request.models else (),
@@ -219,12 +211,15 @@ def speeds(request: ProbeRequest, device: torch.device, slots: int, compiled: bo
 
 
 def speeds_on_cpu(request: ProbeRequest, device: torch.device, compiled: bool) -> tuple[float, ...]:
-    """Of all models in turns, eagerly but for what is fused; less SAVED of what they spend outside that and products."""
-    prepare = fuse_model if compiled else as_it_is
-    trials = [Trial.of(model, request, device, prepare) for model in request.models]
-    eager = [median(times) for times in _timed(trials, request.seconds)]
-    left = [1 - SAVED * trial.outside_products() if compiled else 1.0 for trial in trials]
-    return tuple(trial.tokens / (s * share) for trial, s, share in zip(trials, eager, left, strict=True))
+    """Of all models in turns, fused or, less SAVED of what they spend outside products, eagerly."""
+    trials = [Trial.of(model, request, device, fuse_model if compiled else as_it_is) for model in request.models]
+    seconds = [median(times) for times in _timed(trials, request.seconds)]
+    shortened = [compiled and not fuses(model) for model in request.models]
+    left = [
+        1 - SAVED * trial.outside_products() if shorter else 1.0
+        for trial, shorter in zip(trials, shortened, strict=True)
+    ]
+    return tuple(trial.tokens / (s * share) for trial, s, share in zip(trials, seconds, left, strict=True))
 
 
 def speeds_on_gpu(request: ProbeRequest, device: torch.device, compiled: bool) -> tuple[float, ...]:

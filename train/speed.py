@@ -64,6 +64,7 @@ class Probed(BaseModel):
     gpus: int = 0  # of the machine
     precision: Precision  # in which it multiplies fast
     compiled: bool
+    compiles: bool = True  # whether a worker spends seconds on it, once a width: not where all is our own C++
     stacked: int = 1  # runs that a worker trained at once
     models: tuple[ModelConfig, ...]
     tokens_per_s: tuple[float, ...]

@@ -131,7 +131,7 @@ class Tuning:
         expected = forecast(plan, seconds, 1, compiled=False)
         if seconds:
             device, stacked = self.device(), self.packing().most_stacked or 1
-            expected = forecast(plan, seconds, device.slots, device.compiled, stacked)
+            expected = forecast(plan, seconds, device.slots, device.compiles, stacked)
         return LadderCost(self.design, plan, self.grid.trained_flops, expected, len(seconds))
 
     def packing(self) -> Packing:

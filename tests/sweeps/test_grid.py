@@ -147,10 +147,11 @@ def test_memory_is_near_what_a_run_was_measured_at() -> None:
 
 def test_plain_attention_keeps_its_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
     model = ModelConfig.from_shape(6, 256, 1024, 256)
-    fused = activation_bytes(model, 2048, "cpu", "bf16")
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    assert activation_bytes(model, 2048, "cpu", "bf16") == fused + 2048 * 6 * 2 * 8 * 256
-    assert activation_bytes(model, 2048, "cuda", "bf16") == fused
+    monkeypatch.setattr("sixnd.train.memory.fuses", lambda _: False)
+    plain = activation_bytes(model, 2048, "cpu", "bf16")
+    assert plain == activation_bytes(model, 2048, "cuda", "bf16") + 2048 * 6 * 2 * 8 * 256
+    monkeypatch.setattr("sixnd.train.memory.fuses", lambda _: True)
+    assert activation_bytes(model, 2048, "cpu", "bf16") == 2048 * (6 * 2 * (6 * 256 + 2 * 688) + 10 * 1024)
 
 
 def test_memory_grows_with_the_model_and_the_micro_batch() -> None:

@@ -230,10 +230,12 @@ def test_the_progress_bar_shows_loss_speed_and_time_left(capsys: pytest.CaptureF
 
 
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler on this machine")
+@pytest.mark.parametrize("head_dim", [32, 8])  # our own C++ takes the first, torch.compile the second
 def test_the_compiled_run_agrees_with_the_eager_one(
-    run_spec: RunSpec, corpora: Path, monkeypatch: pytest.MonkeyPatch
+    head_dim: int, run_spec: RunSpec, corpora: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = run_spec.model_copy(update={"precision": "fp32"})
+    model = run_spec.model.model_copy(update={"head_dim": head_dim})
+    spec = run_spec.model_copy(update={"precision": "fp32", "model": model})
     eager = train(spec, corpora=corpora, say=quiet)
     monkeypatch.delenv("TORCHDYNAMO_DISABLE")
     compiled = train(spec, corpora=corpora, say=quiet)

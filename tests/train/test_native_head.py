@@ -1,4 +1,4 @@
-"""The fused head and SwiGLU: equal to the plain ones in fp64, forward and backward, whatever the sizes."""
+"""The fused head: equal to the plain one in fp64, forward and backward, whatever the sizes."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import pytest
 import torch
 from sixnd.models.config import ModelConfig
 from sixnd.models.cross_entropy import Piece, piece_of_cross_entropy
-from sixnd.models.stack import StackedTransformer
-from sixnd.models.transformer import Transformer, gated
+from sixnd.models.transformer import Transformer, score_head
 from sixnd.train.device import native_precision
 from sixnd.train.loop import DTYPES
-from sixnd.train.machine import has_compiler
-from sixnd.train.native.cross_entropy import fused_cross_entropy
+from sixnd.train.machine import fuses
+from sixnd.train.native.cross_entropy import fused_cross_entropy, fused_scores
 from sixnd.train.native.fuse import fuse_model
-from sixnd.train.native.swiglu import fused_gate
 from torch import Tensor
 
 NATIVE = DTYPES[native_precision(torch.device("cpu"))]  # bf16 where the processor multiplies it
 DTYPES_HERE = [torch.float32] if torch.float32 == NATIVE else [torch.float32, NATIVE]
 Z_LOSS = 1e-2
 
-pytestmark = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler on this machine")
+pytestmark = pytest.mark.skipif(
+    not fuses(ModelConfig.from_shape(1, 32, 300, 48)), reason="no C++ compiler on this machine, or none that fuses"
+)
 
 
 def off(x: Tensor, right: Tensor) -> float:
@@ -67,29 +67,39 @@ def test_what_is_not_finite_stays_so(dtype: torch.dtype, of_table: bool) -> None
     (weight if of_table else x)[5, 3] = float("nan")
     piece = fused_cross_entropy(dtype)(x, torch.ones(32), 1e-5, weight, targets, 0.0, 40)
     assert piece.x_pull_PD[5].isnan().any() and (of_table or piece.loss.isnan())
-    assert fused_gate(dtype)(x)[5].isnan().any() or of_table
 
 
 @pytest.mark.parametrize("dtype", DTYPES_HERE)
-@pytest.mark.parametrize("features", [16, 80])
-def test_swiglu(features: int, dtype: torch.dtype) -> None:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(3, 50, 2 * features, generator=generator).mul(4).to(dtype)
-    x[0, 0] = 200  # and far out
-    x[0, 1] = -200
-    dh = torch.randn(3, 50, features, generator=generator).to(dtype)
+@pytest.mark.parametrize(("length", "width", "vocabulary"), [(1, 16, 33), (33, 48, 300), (65, 64, 1024)])
+def test_scores(length: int, width: int, vocabulary: int, dtype: torch.dtype) -> None:
+    model = Transformer(ModelConfig.from_shape(1, width, vocabulary, 65))
+    model.initialize(0)
+    generator = torch.Generator().manual_seed(length)
+    x = torch.randn(3, length, width, generator=generator).to(dtype)
+    targets = torch.randint(0, vocabulary, (3, length), generator=generator)
+    targets[0] = model.head.logits(x.float(), model.embedding)[0].argmax(-1)
+    right, _ = score_head(model.head, x.double(), model.embedding.double(), targets)
+    nats, correct = fused_scores(dtype)(model.head, x, model.embedding, targets)
+    torch.testing.assert_close(nats, right.float(), rtol=1e-5, atol=1e-5 if dtype == torch.float32 else 2e-2)
+    assert correct[0].float().mean() > 0.9 and not correct[1:].all()
 
-    def of(gate: object, inputs: Tensor, pulls: Tensor) -> tuple[Tensor, Tensor]:
-        assert callable(gate)
-        inputs = inputs.detach().requires_grad_()
-        h = gate(inputs)
-        return h.detach(), torch.autograd.grad(h, inputs, pulls)[0]
 
-    right = of(gated, x.double(), dh.double())
-    for exact, ours in zip(right, of(fused_gate(dtype), x, dh), strict=True):
-        assert off(ours, exact) < (1e-6 if dtype == torch.float32 else 3e-3)
-    strided = torch.cat((x, x), dim=-1)[..., : 2 * features]
-    assert torch.equal(fused_gate(dtype)(strided), fused_gate(dtype)(x))
+def test_the_first_of_equal_logits_is_the_argmax() -> None:
+    model = Transformer(ModelConfig.from_shape(1, 32, 40, 8))
+    embedding = torch.ones(40, 32)
+    embedding[:2] = 0
+    targets = torch.tensor([[0, 2, 3]])
+    for score in (score_head, fused_scores(torch.float32)):
+        assert score(model.head, torch.ones(1, 3, 32), embedding, targets)[1].tolist() == [[False, True, False]]
+
+
+@pytest.mark.parametrize("where", ["stream", "table"])
+def test_a_score_that_is_not_finite_stays_so(where: str) -> None:
+    model = Transformer(ModelConfig.from_shape(1, 32, 40, 8))
+    x, embedding = torch.ones(1, 3, 32), torch.ones(40, 32)
+    (x[0] if where == "stream" else embedding)[1, 4] = float("nan")
+    nats, _ = fused_scores(torch.float32)(model.head, x, embedding, torch.zeros(1, 3, dtype=torch.int64))
+    assert nats[0, 1].isnan() and nats.isnan().all() == (where == "table")
 
 
 @pytest.mark.parametrize("vocabulary", [300, 512])
@@ -109,20 +119,8 @@ def test_a_model_learns_the_same(vocabulary: int) -> None:
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-7)
 
 
-def test_what_does_not_fit_is_left_as_it_is() -> None:
-    odd = Transformer(ModelConfig(n_layers=1, d_model=24, head_dim=8, d_ff=40, vocab_size=300, context=32))
-    assert fuse_model(odd, torch.float32, print)
-    assert odd.blocks[0].mlp.gate is gated and odd.head.piece is piece_of_cross_entropy
-    stack = StackedTransformer(ModelConfig.from_shape(1, 32, 300, 32), 2)
-    assert fuse_model(stack, torch.float32, print)
-    assert stack.blocks[0].mlp.gate is not gated and stack.head.piece is piece_of_cross_entropy
-    whole = Transformer(ModelConfig.from_shape(1, 32, 300, 32))
-    assert not fuse_model(whole, torch.float64, print)
-
-
 def test_another_dtype_is_left_to_the_plain_ones() -> None:
     x = torch.randn(5, 32, dtype=torch.float64)
-    assert torch.equal(fused_gate(torch.float32)(x), gated(x))
     inputs = (x, torch.ones(32).double(), 1e-5, torch.randn(40, 32).double(), torch.arange(5), 0.0, 5)
     fused, plain = fused_cross_entropy(torch.float32)(*inputs), piece_of_cross_entropy(*inputs)
     assert all(torch.equal(a, b) for a, b in zip(fused, plain, strict=True))

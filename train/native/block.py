@@ -6,7 +6,6 @@ Shape suffixes: B batch, T time (tokens), D d_model, K head_dim / 2.
 from __future__ import annotations
 
 import ctypes
-import struct
 from functools import cache
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...models.transformer import Block, Positions, Run, run_block
-from .library import library
+from .library import address, library, packed
 
 
 def block_libraries(dtype: torch.dtype, head_dim: int) -> tuple[ctypes.CDLL, ctypes.CDLL]:
@@ -50,14 +49,7 @@ def fused_block(dtype: torch.dtype) -> Run:
         )
         return y_BTD
 
-
     return run
-
-
-def _packed(code: str, *values: Tensor | float | None) -> bytes:
-    """A C struct of numbers of one type, or of the addresses of tensors."""
-    numbers = (0 if x is None else x.data_ptr() if isinstance(x, Tensor) else x for x in values)
-    return struct.pack(f"{len(values)}{code}", *numbers)
 
 
 class FusedBlock(torch.autograd.Function):
@@ -87,31 +79,45 @@ class FusedBlock(torch.autograd.Function):
         batch, length, width = x_BTD.shape
         head_dim = 2 * cos_TK.shape[1]
         attention, mlp = block_libraries(x_BTD.dtype, head_dim)
-        sizes, mlp_sizes = _packed("l", batch, length, width), _packed("l", batch * length, width, down.shape[1])
-        weights = _packed("P", gain_D, query_gain, key_gain, qkv, output, cos_TK, sin_TK)
-        mlp_weights = _packed("P", mlp_gain_D, gate_up, down)
+        sizes, mlp_sizes = packed("l", batch, length, width), packed("l", batch * length, width, down.shape[1])
+        weights = packed("P", gain_D, query_gain, key_gain, qkv, output, cos_TK, sin_TK)
+        mlp_weights = packed("P", mlp_gain_D, gate_up, down)
         kept_qkv, attended = x_BTD.new_empty(batch, length, 3 * width), torch.empty_like(x_BTD)
         logsumexp = x_BTD.new_empty(batch, width // head_dim, length, dtype=torch.float32)
         kept_gate_up = x_BTD.new_empty(batch, length, len(gate_up))
         mid_BTD, y_BTD = torch.empty_like(x_BTD), torch.empty_like(x_BTD)
-        number = _packed("f", eps)
+        number = packed("f", eps)
         attention.forward(
             sizes,
             number,
             weights,
-            ctypes.c_void_p(x_BTD.data_ptr()),
-            _packed("P", kept_qkv, attended, logsumexp),
-            ctypes.c_void_p(mid_BTD.data_ptr()),
+            address(x_BTD),
+            packed("P", kept_qkv, attended, logsumexp),
+            address(mid_BTD),
         )
         mlp.forward(
             mlp_sizes,
             number,
             mlp_weights,
-            *(ctypes.c_void_p(x.data_ptr()) for x in (mid_BTD, kept_gate_up, y_BTD)),
+            *map(address, (mid_BTD, kept_gate_up, y_BTD)),
         )
         ctx.save_for_backward(
-            x_BTD, mid_BTD, kept_qkv, attended, logsumexp, kept_gate_up,
-            gain_D, query_gain, key_gain, qkv, output, mlp_gain_D, gate_up, down, cos_TK, sin_TK,
+            x_BTD,
+            mid_BTD,
+            kept_qkv,
+            attended,
+            logsumexp,
+            kept_gate_up,
+            gain_D,
+            query_gain,
+            key_gain,
+            qkv,
+            output,
+            mlp_gain_D,
+            gate_up,
+            down,
+            cos_TK,
+            sin_TK,
         )
         ctx.eps = eps
         return y_BTD
@@ -119,31 +125,47 @@ class FusedBlock(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy_BTD: Tensor) -> tuple[Tensor | None, ...]:
         (
-            x_BTD, mid_BTD, kept_qkv, attended, logsumexp, kept_gate_up,
-            gain_D, query_gain, key_gain, qkv, output, mlp_gain_D, gate_up, down, cos_TK, sin_TK,
+            x_BTD,
+            mid_BTD,
+            kept_qkv,
+            attended,
+            logsumexp,
+            kept_gate_up,
+            gain_D,
+            query_gain,
+            key_gain,
+            qkv,
+            output,
+            mlp_gain_D,
+            gate_up,
+            down,
+            cos_TK,
+            sin_TK,
         ) = ctx.saved_tensors
         dy_BTD = dy_BTD.contiguous()
         batch, length, width = x_BTD.shape
         attention, mlp = block_libraries(x_BTD.dtype, 2 * cos_TK.shape[1])
-        number = _packed("f", ctx.eps)
+        number = packed("f", ctx.eps)
         d_mid, dx = torch.empty_like(mid_BTD), torch.empty_like(x_BTD)
-        zeros = [None if w is None else torch.zeros_like(w) for w in (gain_D, query_gain, key_gain, output, mlp_gain_D, down)]
+        zeros = [
+            None if w is None else torch.zeros_like(w) for w in (gain_D, query_gain, key_gain, output, mlp_gain_D, down)
+        ]
         d_gain, d_query_gain, d_key_gain, d_output, d_mlp_gain, d_down = zeros
         d_qkv, d_gate_up = torch.empty_like(qkv), torch.empty_like(gate_up)
         mlp.backward(
-            _packed("l", batch * length, width, down.shape[1]),
+            packed("l", batch * length, width, down.shape[1]),
             number,
-            _packed("P", mlp_gain_D, gate_up, down),
-            *(ctypes.c_void_p(x.data_ptr()) for x in (mid_BTD, kept_gate_up, dy_BTD)),
-            _packed("P", d_mid, d_mlp_gain, d_gate_up, d_down),
+            packed("P", mlp_gain_D, gate_up, down),
+            *map(address, (mid_BTD, kept_gate_up, dy_BTD)),
+            packed("P", d_mid, d_mlp_gain, d_gate_up, d_down),
         )
         attention.backward(
-            _packed("l", batch, length, width),
+            packed("l", batch, length, width),
             number,
-            _packed("P", gain_D, query_gain, key_gain, qkv, output, cos_TK, sin_TK),
-            ctypes.c_void_p(x_BTD.data_ptr()),
-            _packed("P", kept_qkv, attended, logsumexp),
-            ctypes.c_void_p(d_mid.data_ptr()),
-            _packed("P", dx, d_gain, d_query_gain, d_key_gain, d_qkv, d_output),
+            packed("P", gain_D, query_gain, key_gain, qkv, output, cos_TK, sin_TK),
+            address(x_BTD),
+            packed("P", kept_qkv, attended, logsumexp),
+            address(d_mid),
+            packed("P", dx, d_gain, d_query_gain, d_key_gain, d_qkv, d_output),
         )
         return dx, d_gain, d_query_gain, d_key_gain, d_qkv, d_output, d_mlp_gain, d_gate_up, d_down, None, None, None

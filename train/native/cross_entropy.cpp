@@ -1,5 +1,5 @@
 // Final norm, logits, cross-entropy and their gradients, in one pass over strips of tokens; see
-// models/cross_entropy.py, whose formulas these are. Powers of two are kept undivided by their total, which goes into
+// models/cross_entropy.py, whose formulas these are; and the scores of evaluation, see models/transformer.py. Powers of two are kept undivided by their total, which goes into
 // the factor that each token's row has anyway.
 //
 // T tokens, D width, V vocabulary. Logits exist for 32 tokens and their softmax for 64 at a time. Packed as in
@@ -34,6 +34,16 @@ struct Piece {
     float* y;  // what the logits are products of
 };
 
+// The table's columns, padded with zeros as its rows, which are left in `rows`.
+Right columns_of(const Sizes& n, const Element* weight, int32_t* rows, Buffer& buffer) {
+    const long words = n.width / PER_WORD, stride = n.padded() + BLOCK;  // rows a power of two apart share few lines
+    int32_t* columns = buffer.words(stride * words);
+    std::memcpy(rows, weight, sizeof(Element) * n.vocabulary * n.width);
+    std::memset(rows + n.vocabulary * words, 0, sizeof(int32_t) * (n.padded() - n.vocabulary) * words);
+    transpose(rows, n.padded(), words, columns, stride);
+    return in_rows(columns, stride);
+}
+
 // Of BLOCK rows of logits, 2^(x log2 e - top) as rows and as pairs, with top and total of each row.
 void powers(float* logits, long vocabulary, long padded, long stride, int32_t* rows, int32_t* pairs, float* tops,
             float* totals) {
@@ -64,16 +74,13 @@ void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* g
     const long D = n.width, V = n.padded(), d_words = D / PER_WORD, v_words = V / PER_WORD, t_words = STRIP / PER_WORD;
     const long stride = V + BLOCK;  // rows a power of two apart would share few lines of the cache
     Buffer buffer;
-    int32_t *w_rows = buffer.words(V * d_words), *w_columns = buffer.words(stride * d_words),
-            *w_pairs = buffer.words(v_words * D);
+    int32_t *w_rows = buffer.words(V * d_words), *w_pairs = buffer.words(v_words * D);
+    const Right w_columns = columns_of(n, weight, w_rows, buffer);
     int32_t *p_rows = buffer.words(STRIP * stride / PER_WORD), *p_pairs = buffer.words(t_words * stride),
             *y_rows = buffer.words(STRIP * d_words);
     int32_t *scaled_pairs = buffer.words(t_words * D), *scaled_turned = buffer.words(t_words * D);
     float *logits = buffer.floats(BLOCK * stride), *pull = buffer.floats(STRIP * D),
           *w_pull_turned = buffer.floats(D * stride);
-    std::memset(w_rows, 0, sizeof(int32_t) * V * d_words);
-    std::memcpy(w_rows, weight, sizeof(Element) * n.vocabulary * D);
-    transpose(w_rows, V, d_words, w_columns, stride);
     const Element* w = reinterpret_cast<const Element*>(w_rows);
     pack_pairs(w, D, V, V, D, in_rows(w_pairs, D));
     std::memset(w_pull_turned, 0, sizeof(float) * D * stride);
@@ -93,8 +100,7 @@ void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* g
             }
         }
         for (long m = 0; m < STRIP; m += BLOCK) {
-            const Right columns = in_rows(w_columns, stride);
-            product(y_rows + m * d_words, d_words, columns, d_words, BLOCK, V, [&](long i, long v, auto& tile) {
+            product(y_rows + m * d_words, d_words, w_columns, d_words, BLOCK, V, [&](long i, long v, auto& tile) {
                 store_sums(tile, logits + i * stride + v, stride);
             });
             powers(logits, n.vocabulary, V, stride, p_rows + m * stride / PER_WORD, p_pairs + m / PER_WORD * stride,
@@ -136,7 +142,42 @@ void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* g
         }
 }
 
+// Of each token, the negative log-likelihood of its target in nats, and whether the target is the argmax, the first of
+// equals.
+void scores_of(const Sizes& n, float eps, const Element* x, const float* gain, const Element* weight,
+               const int64_t* targets, float* nats, bool* is_largest) {
+    const long D = n.width, V = n.padded(), words = D / PER_WORD, stride = V + BLOCK;
+    Buffer buffer;
+    const Right columns = columns_of(n, weight, buffer.words(V * words), buffer);
+    Element* y = buffer.elements(BLOCK * D);
+    float* logits = buffer.floats(BLOCK * stride);
+    for (long start = 0; start < n.tokens; start += BLOCK) {
+        const long here = n.tokens - start < BLOCK ? n.tokens - start : BLOCK;
+        norm_rows(x + start * D, gain, eps, here, BLOCK, D, y);
+        product(y, words, columns, words, BLOCK, V,
+                [&](long m, long v, auto& tile) { store_sums(tile, logits + m * stride + v, stride); });
+        for (long t = 0; t < here; t++) {
+            float* row = logits + t * stride;
+            for (long v = n.vocabulary; v < V; v++) row[v] = -INFINITY;
+            const long target = targets[start + t];
+            const float top = largest_of(row, V);
+            Floats sum = {};
+            for (long v = 0; v < V; v += LANES) sum += power_of_two((load<Floats>(row + v) - top) * LOG2_E);
+            nats[start + t] = top - row[target] + std::log2(total(sum)) * LN_2;
+            bool largest = row[target] == top;
+            for (long v = 0; largest && v < target; v++) largest = row[v] != top;
+            is_largest[start + t] = largest;
+        }
+    }
+}
+
 }  // namespace
+
+extern "C" void scores(const Sizes* n, const float* eps, const Element* x, const float* gain, const Element* weight,
+                       const int64_t* targets, float* nats, bool* is_largest) {
+    const Tiles tiles;
+    scores_of(*n, *eps, x, gain, weight, targets, nats, is_largest);
+}
 
 extern "C" void piece_of_cross_entropy(const Sizes* n, const Numbers* c, const Element* x, const float* gain,
                                        const Element* weight, const int64_t* targets, const Piece* to) {

@@ -7,29 +7,30 @@ from collections.abc import Callable
 import torch
 
 from ...models.stack import StackedTransformer
-from ...models.transformer import Transformer
+from ...models.transformer import Block, Transformer
+from ..machine import fuses
 from .block import block_libraries, fused_block
-from .cross_entropy import cross_entropy_library, fused_cross_entropy
-from .library import DEFINED, WIDTH, NotCompiled
+from .cross_entropy import cross_entropy_library, fused_cross_entropy, fused_scores
+from .library import DEFINED, NotCompiled
 
 
 def fuse_model(model: Transformer, dtype: torch.dtype, say: Callable[[str], None]) -> bool:
-    """Fuses the model's blocks and its head's loss, for activations of `dtype` on a CPU.
+    """Fuses the model's blocks and its head, for activations of `dtype` on a CPU: nothing is left for torch to compile.
 
-    Returns False, with the model as it was, on a GPU, for a stack, head dimensions and widths that are no multiples of 16 and
-    other dtypes, and, having said so, where the C++ does not compile.
+    Returns False, with the model as it was, on a GPU, for stacks, other dtypes and what `fuses` says no to, and, having said
+    so, where the C++ does not compile.
     """
-    config = model.config
-    odd = any(width % WIDTH for width in (config.head_dim, config.d_ff))
-    if model.embedding.device.type != "cpu" or dtype not in DEFINED or odd or isinstance(model, StackedTransformer):
+    possible = model.embedding.device.type == "cpu" and dtype in DEFINED and not isinstance(model, StackedTransformer)
+    if not possible or not fuses(model.config):
         return False
     try:
-        block_libraries(dtype, config.head_dim)
+        block_libraries(dtype, model.config.head_dim)
         cross_entropy_library(dtype)
     except NotCompiled as error:
         say(f"sixnd's own C++ does not compile here, training is slower: {error}")
         return False
     for block in model.blocks:
+        assert isinstance(block, Block)
         block.run = fused_block(dtype)
-    model.head.piece = fused_cross_entropy(dtype)
+    model.head.piece, model.head.score = fused_cross_entropy(dtype), fused_scores(dtype)
     return True

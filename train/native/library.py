@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import platform
+import struct
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -17,10 +17,9 @@ from ..files import cache_folder
 from ..machine import compiler, processor_features
 
 HERE = Path(__file__).parent
-FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-w", "-fno-math-errno")
+FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-w", "-fno-math-errno", "-march=native")
 GCC_FLAGS = ("-fno-tree-loop-distribute-patterns",)  # else it calls memset for loops over tiles of registers
 DEFINED = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
-WIDTH = 16  # head dimensions and widths are multiples of it: 16 fp32 or, widened, bf16 fill the largest register
 HEADERS = ("vectors.h", "products.h", "norm.h", "attention.h")
 
 
@@ -38,12 +37,11 @@ def library(source: str, dtype: torch.dtype, *defined: str) -> ctypes.CDLL:
     path = compiler()
     if path is None:
         raise NotCompiled("no C++ compiler")
-    native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
     version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
     flags = FLAGS if "clang" in version else FLAGS + GCC_FLAGS
     # Linux gives a process AMX where it asks, which is what the second call does.
     tiles = ("-DAMX",) if DEFINED[dtype] and torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx() else ()
-    command = [path, *flags, native, *DEFINED[dtype], *tiles, *defined, str(HERE / source)]
+    command = [path, *flags, *DEFINED[dtype], *tiles, *defined, str(HERE / source)]
     texts = ((HERE / name).read_text() for name in (source, *HEADERS))
     parts = (*texts, *command[1:-1], version, processor_features())
     name = f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:20]}.so"
@@ -56,6 +54,16 @@ def library(source: str, dtype: torch.dtype, *defined: str) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as elsewhere:  # a cache that cannot be written or read
         _compile(command, Path(elsewhere) / name)
         return ctypes.CDLL(str(Path(elsewhere) / name))
+
+
+def packed(code: str, *values: torch.Tensor | float | None) -> bytes:
+    """A C struct of numbers of one type ("l", "f"), or of the addresses of tensors ("P")."""
+    numbers = (0 if x is None else x.data_ptr() if isinstance(x, torch.Tensor) else x for x in values)
+    return struct.pack(f"{len(values)}{code}", *numbers)
+
+
+def address(x: torch.Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(x.data_ptr())
 
 
 def _compile(command: list[str], to: Path) -> None:

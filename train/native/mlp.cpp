@@ -13,7 +13,7 @@
 
 namespace {
 
-constexpr long STRIP = 256;
+constexpr long STRIP = 128;
 
 struct Sizes {
     long tokens, width, features;

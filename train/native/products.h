@@ -13,6 +13,9 @@
 namespace {
 
 constexpr long PANEL = 2 * LANES;  // columns of a tile
+#ifndef __AMX_BF16__  // a compiler that does not know them
+#undef AMX
+#endif
 #if defined(AMX)
 constexpr long ROWS = 32;  // of a tile: two by two AMX tiles
 #elif defined(__AVX512F__)

@@ -88,14 +88,14 @@ constexpr float LOG2_E = 1.44269504f, LN_2 = 0.693147181f;
 // 2^x for x < 127 to 3e-7 of itself, 0 below 2^-126: 2^n 2^r with |r| <= 1/2, the latter by the polynomial of least
 // relative error.
 inline Floats power_of_two(Floats x) {
-    const auto kept = x > -126.0f;
-    x = kept ? x : Floats{};
+    const auto dropped = x <= -126.0f;  // so that what is not a number stays so
+    x = dropped ? Floats{} : x;
     const Floats shifted = x + 12582912.0f;  // 1.5 * 2^23: the low bits are n
     const Floats r = x - (shifted - 12582912.0f);
     Floats y = Floats{} + 1.32764725e-3f;
     for (const float term : {9.67554096e-3f, 5.55071309e-2f, 2.40221202e-1f, 6.93146944e-1f, 1.0f}) y = y * r + term;
     const Words power = bits<Words>(y) + (bits<Words>(shifted) << 23);
-    return bits<Floats>(kept ? power : Words{});
+    return bits<Floats>(dropped ? Words{} : power);
 }
 
 // Lane i of a and b as they lie one after the other, at mask[i].
