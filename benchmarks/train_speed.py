@@ -3,12 +3,11 @@
     python benchmarks/train_speed.py             # about 25 minutes; needs the extras demo and hf, and a C++ compiler
     python benchmarks/train_speed.py --quick     # fewer repeats: about 15 minutes
 
-Four processes of one thread a shape, all of which stay alive and train in turns: sixnd's own step (compiled), Llama eager in
-fp32, Llama with bf16 autocast and torch.compile, and the bare matrix products of sixnd's step, but for attention, with nothing
-between them. Where the processor has no bf16 products, all of it is in fp32, as sixnd's runs are there; the targets were set with bf16 and stay.
+Three processes of one thread a shape, all of which stay alive and train in turns: sixnd's own step, Llama eager in fp32, and
+Llama with bf16 autocast and torch.compile. Where the processor has no bf16 products, all of it is in fp32, as sixnd's runs are there; the targets were set with bf16 and stay.
 Same weights at the start, heads, vocabulary, batches, learning rate, clipping and fused AdamW. Medians over the rounds. Losses
-are those of the last tenth of 200 steps. "bound" is what a step that cost nothing beside its products would reach on this machine,
-those of attention at the peak: its speed over eager, over compiled, and its share of the peak. Exits 1 where a target is missed.
+are those of the last tenth of 200 steps. The targets were set on a core of about 500 GFLOP/s; where the peak is higher, the share of
+it that they ask for is more work a second than it was there, so that rate is printed too. Exits 1 where a target is missed.
 """
 
 from __future__ import annotations
@@ -55,13 +54,8 @@ LR = {
 }  # by width; at 2e-3 width 256 is so near its edge that rounding decides the loss (LOG.md)
 PRECISION = native_precision(torch.device("cpu"))
 LOW = DTYPES[PRECISION]
-ATTENTION_ROWS, ATTENTION_PRODUCTS = (
-    32,
-    7 / 6,
-)  # queries of a block of the fused attention, which multiplies scores out twice
 LOSS_TOLERANCE = 0.05  # nats per token between the sides' training losses at the end: a seed's noise over 20 batches
 SIDES = ("sixnd", "eager", "compiled")
-PRODUCTS = "products"
 
 
 def spec_of(shape: tuple[int, int], corpus: str) -> RunSpec:
@@ -109,30 +103,6 @@ def llama_step(spec: RunSpec, model: Transformer, compiled: bool) -> Callable[[t
     return step
 
 
-def products_step(spec: RunSpec) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Every matrix product of a step but attention's, forward and backward, on tensors that are there already."""
-    config, low = spec.model, LOW
-    width = config.d_model
-    pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def linear(d_in: int, d_out: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        x, y, w = (torch.randn(size, dtype=low) for size in ((BATCH, d_in), (BATCH, d_out), (d_out, d_in)))
-        return [(x, w.t()), (y, w), (y.t(), x)]
-
-    for _ in range(config.n_layers):
-        pairs += [*linear(width, 3 * width), *linear(width, width)]
-        pairs += [*linear(width, 2 * config.d_ff), *linear(config.d_ff, width)]
-    pairs += linear(width, config.vocab_size)
-    outs = [left @ right for left, right in pairs]
-
-    def step(_: torch.Tensor) -> torch.Tensor:
-        for (left, right), out in zip(pairs, outs, strict=True):
-            torch.matmul(left, right, out=out)
-        return torch.zeros(())
-
-    return step
-
-
 def serve(side: str, layers: str, width: str, corpus_folder: str) -> None:
     """Trains N steps for each line "N" that comes in, and answers with seconds and losses."""
     torch.set_num_threads(1)
@@ -140,13 +110,7 @@ def serve(side: str, layers: str, width: str, corpus_folder: str) -> None:
     spec = spec_of((int(layers), int(width)), corpus.hash)
     model = Transformer(spec.model)
     model.initialize(0)
-    match side:
-        case "sixnd":
-            step = own_step(spec, model)
-        case "products":
-            step = products_step(spec)
-        case _:
-            step = llama_step(spec, model, side == "compiled")
+    step = own_step(spec, model) if side == "sixnd" else llama_step(spec, model, side == "compiled")
     stream, at = BatchStream(corpus.train, CONTEXT, 0), 0
     for line in sys.stdin:
         windows = [stream.batch(at + i * BATCH, BATCH) for i in range(int(line))]
@@ -185,7 +149,7 @@ class Racer:
 
 def race(shape: tuple[int, int], corpus: Path, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
     """Median tokens per second and final loss of each side."""
-    racers = {side: Racer(side, shape, corpus) for side in (*SIDES, PRODUCTS)}
+    racers = {side: Racer(side, shape, corpus) for side in SIDES}
     for racer in racers.values():
         racer.train(5)  # compiles
     steps = (LOSS_STEPS - 5) // rounds
@@ -205,7 +169,7 @@ def main() -> int:
     peak = measure_peak(torch.device("cpu"), LOW)
     print(f"{cpu_name()}, one thread, {PRECISION} GEMM peak {peak / 1e9:.0f} GFLOP/s, torch {torch.__version__}")
     print(
-        f"{'shape':>8} {'sixnd tok/s':>12} {'x eager':>8} {'x compiled':>10} {'of peak':>8} {'bounds':>21}   losses {' '.join(SIDES)}"
+        f"{'shape':>8} {'sixnd tok/s':>12} {'x eager':>8} {'x compiled':>10} {'of peak':>8} {'GFLOP/s':>8}   losses {' '.join(SIDES)}"
     )
     missed, keys = [], []
     for shape, targets in TARGETS.items():
@@ -217,12 +181,9 @@ def main() -> int:
             speeds["sixnd"] / speeds["compiled"],
             speeds["sixnd"] * flops / peak,
         )
-        attention = ATTENTION_PRODUCTS * training_flops(config, CONTEXT // ATTENTION_ROWS).attention
-        fastest = 1 / (1 / speeds[PRODUCTS] + attention / peak)
-        bounds = (fastest / speeds["eager"], fastest / speeds["compiled"], fastest * flops / peak)
         shown = " ".join(f"{losses[side]:.3f}" for side in SIDES)
         print(
-            f"{shape[0]:>4}, {shape[1]:>3} {speeds['sixnd']:12,.0f} {figures[0]:7.2f}x {figures[1]:9.2f}x {figures[2]:8.1%} {bounds[0]:6.2f}x, {bounds[1]:.2f}x, {bounds[2]:5.1%}   {shown}",
+            f"{shape[0]:>4}, {shape[1]:>3} {speeds['sixnd']:12,.0f} {figures[0]:7.2f}x {figures[1]:9.2f}x {figures[2]:8.1%} {figures[2] * peak / 1e9:8.0f}   {shown}",
             flush=True,
         )
         names = ("against eager", "against compiled", "share of peak")
@@ -234,7 +195,7 @@ def main() -> int:
         if losses["sixnd"] > min(losses.values()) + LOSS_TOLERANCE:
             missed.append(f"{shape} loss")
         keys.append(
-            f"{shape[0]}x{shape[1]}: {figures[0]:.2f}x (bound {bounds[0]:.2f}x), {figures[1]:.2f}x (bound {bounds[1]:.2f}x), {figures[2]:.0%} (bound {bounds[2]:.0%})"
+            f"{shape[0]}x{shape[1]}: {figures[0]:.2f}x, {figures[1]:.2f}x, {figures[2]:.0%} ({figures[2] * peak / 1e9:.0f} GFLOP/s)"
         )
     print("; ".join(keys) + (f"; MISSED: {'; '.join(missed)}" if missed else "; all met"))
     return 1 if missed else 0
