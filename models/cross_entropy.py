@@ -72,14 +72,46 @@ def piece_of_cross_entropy(
     )
 
 
+class Gradients(NamedTuple):
+    """Of all tokens: sums over them, and the objective's gradients."""
+
+    loss: Tensor
+    squares: Tensor  # of the logsumexp
+    x_pull_ND: Tensor
+    gain_pull_D: Tensor
+    weight_pull_VD: Tensor
+
+
+def gradients_in_pieces(
+    piece: Callable[..., Piece],
+    x_ND: Tensor,
+    gain_D: Tensor,
+    eps: float,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    z_loss: float,
+) -> Gradients:
+    """By `piece`, which is `piece_of_cross_entropy` or its compiled self."""
+    n_tokens, low_VD = len(x_ND), weight_VD.to(x_ND.dtype)
+    rows = piece_tokens(x_ND, len(weight_VD))
+    pairs = zip(x_ND.split(rows), targets_N.split(rows), strict=True)
+    pieces = [piece(x_PD, gain_D, eps, low_VD, targets_P, z_loss, n_tokens) for x_PD, targets_P in pairs]
+    losses, squares, x_pulls, gain_pulls, weight_pulls, ys = zip(*pieces, strict=True)
+    # As in an embedding's gradient: each token's y is taken off the row of its target.
+    rows_VD = torch.ops.aten.embedding_dense_backward(torch.cat(ys), targets_N, len(weight_VD), -1, False)
+    weight_pull_VD = sum(weight_pulls).sub_(rows_VD, alpha=1 / n_tokens)
+    return Gradients(sum(losses), sum(squares), torch.cat(x_pulls), sum(gain_pulls), weight_pull_VD)
+
+
 class NormedCrossEntropy(torch.autograd.Function):
-    """(x_ND, gain_D, eps, weight_VD, targets_N, z_loss, piece) -> (objective, loss), fp32 scalars.
+    """(x_ND, gain_D, eps, weight_VD, targets_N, z_loss, gradients) -> (objective, loss), fp32 scalars.
 
     The logits are those of `RMSNorm` and a linear layer. loss is the mean of logsumexp - target logit in nats per token,
     objective = loss + z_loss · mean logsumexp² (Chowdhery et al. 2022, PaLM, arXiv 2204.02311, section 5). Products are in
-    the dtype of x, all else in fp32. Only the objective can be differentiated, once. `piece` is `piece_of_cross_entropy`
-    or its compiled self: torch caches what it compiles across processes, but nothing that holds an autograd.Function, so
-    the pieces are compiled and not their sum; the norm is among them because graphs of its own take 3 s to compile.
+    the dtype of x, all else in fp32. Only the objective can be differentiated, once. `gradients` is `gradients_in_pieces`
+    with its piece, or something faster: torch caches what it compiles across processes, but nothing that holds an
+    autograd.Function, so the pieces are compiled and not their sum; the norm is among them because graphs of its own take
+    3 s to compile.
     """
 
     @staticmethod
@@ -91,20 +123,13 @@ class NormedCrossEntropy(torch.autograd.Function):
         weight_VD: Tensor,
         targets_N: Tensor,
         z_loss: float,
-        piece: Callable[..., Piece],
+        gradients: Callable[..., Gradients],
     ) -> tuple[Tensor, Tensor]:
-        n_tokens, low_VD = len(x_ND), weight_VD.to(x_ND.dtype)
-        rows = piece_tokens(x_ND, len(weight_VD))
-        pairs = zip(x_ND.split(rows), targets_N.split(rows), strict=True)
-        pieces = [piece(x_PD, gain_D, eps, low_VD, targets_P, z_loss, n_tokens) for x_PD, targets_P in pairs]
-        losses, squares, x_pulls, gain_pulls, weight_pulls, ys = zip(*pieces, strict=True)
-        loss = sum(losses) / n_tokens
-        # As in an embedding's gradient: each token's y is taken off the row of its target.
-        rows_VD = torch.ops.aten.embedding_dense_backward(torch.cat(ys), targets_N, len(weight_VD), -1, False)
-        weight_pull_VD = sum(weight_pulls).sub_(rows_VD, alpha=1 / n_tokens)
-        ctx.save_for_backward(torch.cat(x_pulls), sum(gain_pulls), weight_pull_VD)
+        n_tokens, got = len(x_ND), gradients(x_ND, gain_D, eps, weight_VD, targets_N, z_loss)
+        ctx.save_for_backward(got.x_pull_ND, got.gain_pull_D, got.weight_pull_VD)
+        loss = got.loss / n_tokens
         ctx.mark_non_differentiable(loss)
-        return loss + z_loss * sum(squares) / n_tokens, loss
+        return loss + z_loss * got.squares / n_tokens, loss
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, Tensor, None, None, None]:

@@ -7,6 +7,7 @@ G gate and up side by side (2 d_ff), V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .cross_entropy import NormedCrossEntropy, Piece, piece_of_cross_entropy
+from .cross_entropy import Gradients, NormedCrossEntropy, gradients_in_pieces, piece_of_cross_entropy
 
 # Queries of a block on CPU. Products in fp32 take most of a step, so that half of the masked half is worth leaving out (LOG.md).
 CPU_ATTENTION_ROWS = {torch.bfloat16: 256, torch.float32: 128}
@@ -148,12 +149,12 @@ class Head(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.norm = RMSNorm(config.d_model, config.norm_eps)
-        self.piece: Callable[..., Piece] = piece_of_cross_entropy
+        self.gradients: Callable[..., Gradients] = partial(gradients_in_pieces, piece_of_cross_entropy)
         self.score: Score = score_head
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the pieces of the loss, see `NormedCrossEntropy`, and the scores of evaluation."""
-        self.piece = torch.compile(piece_of_cross_entropy, *args, **kwargs)
+        self.gradients = partial(gradients_in_pieces, torch.compile(piece_of_cross_entropy, *args, **kwargs))
         self.score = torch.compile(score_head, *args, **kwargs)
 
     def logits(self, x_BTD: Tensor, embedding_VD: Tensor) -> Tensor:
@@ -162,7 +163,7 @@ class Head(nn.Module):
     def forward(self, x_BTD: Tensor, embedding_VD: Tensor, targets_BT: Tensor, z_loss: float) -> tuple[Tensor, Tensor]:
         """Objective and loss; see `NormedCrossEntropy`."""
         inputs = (x_BTD.flatten(0, 1), self.norm.gain, self.norm.eps, embedding_VD, targets_BT.flatten())
-        objective, loss = NormedCrossEntropy.apply(*inputs, z_loss, self.piece)  # type: ignore[no-untyped-call]
+        objective, loss = NormedCrossEntropy.apply(*inputs, z_loss, self.gradients)  # type: ignore[no-untyped-call]
         return objective, loss
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import sixnd.models.cross_entropy as cross_entropy
 import torch
 import torch.nn.functional as F
-from sixnd.models.cross_entropy import NormedCrossEntropy, piece_of_cross_entropy
+from sixnd.models.cross_entropy import NormedCrossEntropy, gradients_in_pieces, piece_of_cross_entropy
 
 TOKENS, WIDTH, VOCABULARY, EPS, Z_LOSS = 50, 24, 70, 1e-5, 0.03
 Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -23,7 +25,9 @@ def inputs(dtype: torch.dtype = torch.float64) -> tuple[Three, torch.Tensor]:
 
 def fused(three: Three, targets: torch.Tensor, z_loss: float = Z_LOSS) -> tuple[torch.Tensor, torch.Tensor]:
     x, gain, weight = three
-    return NormedCrossEntropy.apply(x, gain, EPS, weight, targets, z_loss, piece_of_cross_entropy)
+    return NormedCrossEntropy.apply(
+        x, gain, EPS, weight, targets, z_loss, partial(gradients_in_pieces, piece_of_cross_entropy)
+    )
 
 
 def plain(three: Three, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

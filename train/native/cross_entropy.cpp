@@ -21,26 +21,25 @@ struct Sizes {
 };
 
 struct Numbers {
-    float eps, z_loss, n_tokens;  // n_tokens: of the whole batch, of which this is a piece
+    float eps, z_loss;
 };
 
-// Of a piece: sums over its tokens, and the objective's gradients, the table's without the targets' own rows.
-struct Piece {
+// Sums over the tokens, and the objective's gradients.
+struct Gradients {
     float* loss;
     float* squares;  // of the logsumexp
     Element* x_pull;
     float* gain_pull;
     float* weight_pull;
-    float* y;  // what the logits are products of
 };
 
-// The table's columns, padded with zeros as its rows, which are left in `rows`.
-Right columns_of(const Sizes& n, const Element* weight, int32_t* rows, Buffer& buffer) {
+// The table's columns; its rows, padded with zeros, are left in `rows`.
+Right columns_of(const Sizes& n, const float* weight, Element* rows, Buffer& buffer) {
     const long words = n.width / PER_WORD, stride = n.padded() + BLOCK;  // rows a power of two apart share few lines
     int32_t* columns = buffer.words(stride * words);
-    std::memcpy(rows, weight, sizeof(Element) * n.vocabulary * n.width);
-    std::memset(rows + n.vocabulary * words, 0, sizeof(int32_t) * (n.padded() - n.vocabulary) * words);
-    transpose(rows, n.padded(), words, columns, stride);
+    for (long i = 0; i < n.vocabulary * n.width; i += LANES) store_row(rows + i, load<Floats>(weight + i));
+    std::memset(rows + n.vocabulary * n.width, 0, sizeof(Element) * (n.padded() - n.vocabulary) * n.width);
+    transpose(reinterpret_cast<int32_t*>(rows), n.padded(), words, columns, stride);
     return in_rows(columns, stride);
 }
 
@@ -69,22 +68,22 @@ void powers(float* logits, long vocabulary, long padded, long stride, int32_t* r
     }
 }
 
-void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* gain, const Element* weight,
-              const int64_t* targets, Piece to) {
+void gradients_of(const Sizes& n, const Numbers& c, const Element* x, const float* gain, const float* weight,
+                  const int64_t* targets, Gradients to) {
     const long D = n.width, V = n.padded(), d_words = D / PER_WORD, v_words = V / PER_WORD, t_words = STRIP / PER_WORD;
     const long stride = V + BLOCK;  // rows a power of two apart would share few lines of the cache
     Buffer buffer;
-    int32_t *w_rows = buffer.words(V * d_words), *w_pairs = buffer.words(v_words * D);
-    const Right w_columns = columns_of(n, weight, w_rows, buffer);
+    Element* w = buffer.elements(V * D);
+    const Right w_columns = columns_of(n, weight, w, buffer);
+    int32_t* w_pairs = buffer.words(v_words * D);
     int32_t *p_rows = buffer.words(STRIP * stride / PER_WORD), *p_pairs = buffer.words(t_words * stride),
             *y_rows = buffer.words(STRIP * d_words);
     int32_t *scaled_pairs = buffer.words(t_words * D), *scaled_turned = buffer.words(t_words * D);
     float *logits = buffer.floats(BLOCK * stride), *pull = buffer.floats(STRIP * D),
           *w_pull_turned = buffer.floats(D * stride);
-    const Element* w = reinterpret_cast<const Element*>(w_rows);
     pack_pairs(w, D, V, V, D, in_rows(w_pairs, D));
     std::memset(w_pull_turned, 0, sizeof(float) * D * stride);
-    std::memset(to.gain_pull, 0, sizeof(float) * D);
+    const float one = 1.0f / n.tokens;
     double loss = 0, squares = 0;
     for (long start = 0; start < n.tokens; start += STRIP) {
         const long here = n.tokens - start < STRIP ? n.tokens - start : STRIP;
@@ -94,10 +93,8 @@ void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* g
         for (long t = 0; t < here; t++) {
             const Element* row = x + (start + t) * D;
             scales[t] = norm_scale(D, c.eps, [&](long d) { return load_row(row + d); });
-            for (long d = 0; d < D; d += LANES) {
+            for (long d = 0; d < D; d += LANES)
                 store_row(y + t * D + d, load_row(row + d) * scales[t] * load<Floats>(gain + d));
-                store(to.y + (start + t) * D + d, load_row(y + t * D + d));
-            }
         }
         for (long m = 0; m < STRIP; m += BLOCK) {
             product(y_rows + m * d_words, d_words, w_columns, d_words, BLOCK, V, [&](long i, long v, auto& tile) {
@@ -113,7 +110,7 @@ void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* g
             const Element* target = w + targets[start + t] * D;
             loss += logsumexp - over_width(D, [&](long d) { return load_row(y + t * D + d) * load_row(target + d); });
             squares += double(logsumexp) * logsumexp;
-            shares[t] = (1 + 2 * c.z_loss * logsumexp) / c.n_tokens / totals[t];
+            shares[t] = (1 + 2 * c.z_loss * logsumexp) * one / totals[t];
         }
         for (long t = 0; t < STRIP; t += 2)
             for (long d = 0; d < D; d += LANES)
@@ -125,9 +122,11 @@ void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* g
                 [&](long m, long d, auto& tile) { store_sums(tile, pull + m * D + d, D); });
         for (long t = 0; t < here; t++) {  // through the norm
             const Element *row = x + (start + t) * D, *target = w + targets[start + t] * D;
-            float* y_pull = pull + t * D;
-            for (long d = 0; d < D; d += LANES)
-                store(y_pull + d, load<Floats>(y_pull + d) * shares[t] - load_row(target + d) / c.n_tokens);
+            float *y_pull = pull + t * D, *target_pull = to.weight_pull + targets[start + t] * D;
+            for (long d = 0; d < D; d += LANES) {
+                store(y_pull + d, load<Floats>(y_pull + d) * shares[t] - load_row(target + d) * one);
+                store(target_pull + d, load<Floats>(target_pull + d) - load_row(y + t * D + d) * one);
+            }
             norm_backward([&](long d) { return load_row(row + d); }, gain, y_pull, scales[t], D, to.gain_pull,
                           [&](long d, Floats x_pull) { store_row(to.x_pull + (start + t) * D + d, x_pull); });
         }
@@ -138,17 +137,20 @@ void piece_of(const Sizes& n, const Numbers& c, const Element* x, const float* g
             Words tile[LANES];
             for (long i = 0; i < LANES; i++) tile[i] = load<Words>(w_pull_turned + (d + i) * stride + v);
             transpose(tile);
-            for (long i = 0; i < LANES && v + i < n.vocabulary; i++) store(to.weight_pull + (v + i) * D + d, tile[i]);
+            for (long i = 0; i < LANES && v + i < n.vocabulary; i++) {
+                float* at = to.weight_pull + (v + i) * D + d;
+                store(at, load<Floats>(at) + bits<Floats>(tile[i]));
+            }
         }
 }
 
 // Of each token, the negative log-likelihood of its target in nats, and whether the target is the argmax, the first of
 // equals.
-void scores_of(const Sizes& n, float eps, const Element* x, const float* gain, const Element* weight,
+void scores_of(const Sizes& n, float eps, const Element* x, const float* gain, const float* weight,
                const int64_t* targets, float* nats, bool* is_largest) {
     const long D = n.width, V = n.padded(), words = D / PER_WORD, stride = V + BLOCK;
     Buffer buffer;
-    const Right columns = columns_of(n, weight, buffer.words(V * words), buffer);
+    const Right columns = columns_of(n, weight, buffer.elements(V * D), buffer);
     Element* y = buffer.elements(BLOCK * D);
     float* logits = buffer.floats(BLOCK * stride);
     for (long start = 0; start < n.tokens; start += BLOCK) {
@@ -173,14 +175,17 @@ void scores_of(const Sizes& n, float eps, const Element* x, const float* gain, c
 
 }  // namespace
 
-extern "C" void scores(const Sizes* n, const float* eps, const Element* x, const float* gain, const Element* weight,
-                       const int64_t* targets, float* nats, bool* is_largest) {
+extern "C" {
+void scores(const Sizes* n, const float* eps, const Element* x, const float* gain, const float* weight,
+            const int64_t* targets, float* nats, bool* is_largest) {
     const Tiles tiles;
     scores_of(*n, *eps, x, gain, weight, targets, nats, is_largest);
 }
 
-extern "C" void piece_of_cross_entropy(const Sizes* n, const Numbers* c, const Element* x, const float* gain,
-                                       const Element* weight, const int64_t* targets, const Piece* to) {
+// Those of gain and table are added to what is there.
+void gradients(const Sizes* n, const Numbers* c, const Element* x, const float* gain, const float* weight,
+               const int64_t* targets, const Gradients* to) {
     const Tiles tiles;
-    piece_of(*n, *c, x, gain, weight, targets, *to);
+    gradients_of(*n, *c, x, gain, weight, targets, *to);
+}
 }

@@ -1,6 +1,6 @@
 """Final norm, logits and cross-entropy with their gradients, and the scores of evaluation, on a CPU: `cross_entropy.cpp`.
 
-Shape suffixes: B batch, T time (tokens), P tokens of a piece, D d_model, V vocabulary.
+Shape suffixes: B batch, T time (tokens), N tokens, D d_model, V vocabulary.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ...models.cross_entropy import Piece, piece_of_cross_entropy
+from ...models.cross_entropy import Gradients, gradients_in_pieces, piece_of_cross_entropy
 from ...models.transformer import Head, Score, score_head
 from .library import address, library, packed
 
@@ -27,31 +27,27 @@ def cross_entropy_library(dtype: torch.dtype) -> ctypes.CDLL:
 
 
 @cache
-def fused_cross_entropy(dtype: torch.dtype) -> Callable[..., Piece]:
-    """`piece_of_cross_entropy`, fused for activations of `dtype`; its logits, which never leave the cache, are not rounded to bf16."""
+def fused_cross_entropy(dtype: torch.dtype) -> Callable[..., Gradients]:
+    """`gradients_in_pieces`, fused for activations of `dtype`; its logits, which never leave the cache, are not rounded to bf16."""
 
-    def piece(
-        x_PD: Tensor, gain_D: Tensor, eps: float, low_VD: Tensor, targets_P: Tensor, z_loss: float, n_tokens: int
-    ) -> Piece:
-        if x_PD.dtype != dtype:
-            return piece_of_cross_entropy(x_PD, gain_D, eps, low_VD, targets_P, z_loss, n_tokens)
-        inputs = [x.detach().contiguous() for x in (x_PD, gain_D, low_VD, targets_P)]
-        n_here, width = x_PD.shape
-        outputs = Piece(
+    def gradients(
+        x_ND: Tensor, gain_D: Tensor, eps: float, weight_VD: Tensor, targets_N: Tensor, z_loss: float
+    ) -> Gradients:
+        if x_ND.dtype != dtype:
+            return gradients_in_pieces(piece_of_cross_entropy, x_ND, gain_D, eps, weight_VD, targets_N, z_loss)
+        inputs = [x.detach().contiguous() for x in (x_ND, gain_D, weight_VD, targets_N)]
+        outputs = Gradients(
             loss=gain_D.new_empty(()),
             squares=gain_D.new_empty(()),
-            x_pull_PD=inputs[0].new_empty(x_PD.shape),
-            gain_pull_D=torch.empty(width, dtype=torch.float32),
-            weight_pull_VD=torch.empty(low_VD.shape, dtype=torch.float32),
-            y_PD=torch.empty(n_here, width, dtype=torch.float32),
+            x_pull_ND=torch.empty_like(inputs[0]),
+            gain_pull_D=torch.zeros_like(inputs[1]),
+            weight_pull_VD=torch.zeros_like(inputs[2]),
         )
-        sizes, numbers = packed("l", n_here, width, len(low_VD)), packed("f", eps, z_loss, n_tokens)
-        cross_entropy_library(dtype).piece_of_cross_entropy(
-            sizes, numbers, *map(address, inputs), packed("P", *outputs)
-        )
+        sizes, numbers = packed("l", *x_ND.shape, len(weight_VD)), packed("f", eps, z_loss)
+        cross_entropy_library(dtype).gradients(sizes, numbers, *map(address, inputs), packed("P", *outputs))
         return outputs
 
-    return piece
+    return gradients
 
 
 @cache
@@ -61,7 +57,7 @@ def fused_scores(dtype: torch.dtype) -> Score:
     def score(head: Head, x_BTD: Tensor, embedding_VD: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
         if x_BTD.dtype != dtype:
             return score_head(head, x_BTD, embedding_VD, targets_BT)
-        inputs = [x.detach().contiguous() for x in (x_BTD, head.norm.gain, embedding_VD.to(dtype), targets_BT)]
+        inputs = [x.detach().contiguous() for x in (x_BTD, head.norm.gain, embedding_VD, targets_BT)]
         nats_BT, correct_BT = torch.empty(targets_BT.shape), torch.empty(targets_BT.shape, dtype=torch.bool)
         sizes = packed("l", targets_BT.numel(), x_BTD.shape[-1], len(embedding_VD))
         cross_entropy_library(dtype).scores(

@@ -32,5 +32,5 @@ def fuse_model(model: Transformer, dtype: torch.dtype, say: Callable[[str], None
     for block in model.blocks:
         assert isinstance(block, Block)
         block.run = fused_block(dtype)
-    model.head.piece, model.head.score = fused_cross_entropy(dtype), fused_scores(dtype)
+    model.head.gradients, model.head.score = fused_cross_entropy(dtype), fused_scores(dtype)
     return True
