@@ -27,7 +27,8 @@ struct Weights {
     Weight output_of(long width) const { return {output, width, width, false}; }
 };
 
-// Kept from forward for backward: (batch, length, 3 width), (batch, length, width), (batch, heads, length).
+// Kept from forward for backward: (batch, 3 heads, length, HEAD_DIM), each a matrix of its own so that memory is passed
+// over in order; (batch, length, width); (batch, heads, length).
 struct Kept {
     Element *qkv, *y;
     float* logsumexp;
@@ -48,9 +49,8 @@ inline void rotate(float* row, const float* cos, const float* sin, float directi
 }
 
 // Queries or keys of one head, normed where there is a gain, and rotated: dense rows.
-void rotated(const Element* from, long stride, const float* gain, const Weights& w, float eps, long length,
-             Element* to) {
-    for (long t = 0; t < length; t++, from += stride, to += K) {
+void rotated(const Element* from, const float* gain, const Weights& w, float eps, long length, Element* to) {
+    for (long t = 0; t < length; t++, from += K, to += K) {
         alignas(64) float row[K];
         const float scale = gain ? norm_scale(K, eps, [&](long d) { return load_row(from + d); }) : 1;
         for (long d = 0; d < K; d += LANES)
@@ -60,10 +60,10 @@ void rotated(const Element* from, long stride, const float* gain, const Weights&
     }
 }
 
-// From gradients of what `rotated` gave, in place, those of what it was given; adds that of the gain.
+// From gradients of what `rotated` gave, rows `stride` apart, in place, those of what it was given; adds that of the gain.
 void rotated_backward(const Element* from, Element* pull, long stride, const float* gain, const Weights& w, float eps,
                       long length, float* gain_pull) {
-    for (long t = 0; t < length; t++, from += stride, pull += stride) {
+    for (long t = 0; t < length; t++, from += K, pull += stride) {
         alignas(64) float row[K];
         for (long d = 0; d < K; d += LANES) store(row + d, load_row(pull + d));
         rotate(row, w.cos + t * K / 2, w.sin + t * K / 2, -1);
@@ -88,15 +88,18 @@ void forward_layer(const Sizes& n, float eps, const Weights& w, const Element* x
         Element *kept_qkv = kept.qkv + b * n.length * 3 * D, *to = mid + b * n.length * D;
         norm_rows(stream, w.gain, eps, n.length, T, D, h);
         product(h, words, qkv, words, T, 3 * D, [&](long m, long column, auto& c) {
-            for (long i = 0; i < height(c) && m + i < n.length; i++)
-                for (long j = 0; j < width(c); j++)
-                    store_row(kept_qkv + (m + i) * 3 * D + column + j * LANES, c[i][j]);
+            for (long j = 0; j < width(c); j++) {
+                const long d = column + j * LANES;
+                Element* to = kept_qkv + d / K * n.length * K + m * K + d % K;
+                for (long i = 0; i < height(c) && m + i < n.length; i++) store_row(to + i * K, c[i][j]);
+            }
         });
         for (long head = 0; head < n.heads(); head++) {
-            Element* from = kept_qkv + head * K;
-            rotated(from, 3 * D, w.query_gain, w, eps, n.length, q);
-            rotated(from + D, 3 * D, w.key_gain, w, eps, n.length, k);
-            forward_head({q, K, n.length, T}, {k, K, n.length, T}, {from + 2 * D, 3 * D, n.length, T},
+            Element *q_kept = kept_qkv + head * n.length * K, *k_kept = q_kept + n.length * D,
+                    *v_kept = k_kept + n.length * D;
+            rotated(q_kept, w.query_gain, w, eps, n.length, q);
+            rotated(k_kept, w.key_gain, w, eps, n.length, k);
+            forward_head({q, K, n.length, T}, {k, K, n.length, T}, {v_kept, K, n.length, T},
                          {y + head * K, D, n.length, T}, kept.logsumexp + (b * n.heads() + head) * n.length, buffer);
         }
         std::memcpy(kept.y + b * n.length * D, y, sizeof(Element) * n.length * D);
@@ -119,11 +122,11 @@ void backward_layer(const Sizes& n, float eps, const Weights& w, const Element* 
     Element *dy = buffer.elements(T * D), *da = buffer.elements(T * D), *h = buffer.elements(T * D),
             *d_qkv = buffer.elements(T * 3 * D), *q = buffer.elements(T * K), *k = buffer.elements(T * K);
     int32_t* left = buffer.words(D * t_words);
-    float *pull = buffer.floats(T * D), *qkv_pull = buffer.floats(D * 3 * D);
-    std::memset(qkv_pull, 0, sizeof(float) * D * 3 * D);
+    float* pull = buffer.floats(T * D);
+    const Sums output_pull = sums_of(buffer, D, D), qkv_pull = sums_of(buffer, D, 3 * D);
     for (long b = 0; b < n.batch; b++) {
-        const Element *stream = x + b * n.length * D, *kept_qkv = kept.qkv + b * n.length * 3 * D;
-        Element* kept_y = kept.y + b * n.length * D;
+        const Element* stream = x + b * n.length * D;
+        Element *kept_qkv = kept.qkv + b * n.length * 3 * D, *kept_y = kept.y + b * n.length * D;
         std::memcpy(dy, d_mid + b * n.length * D, sizeof(Element) * n.length * D);
         std::memset(dy + n.length * D, 0, sizeof(Element) * (T - n.length) * D);
         product(dy, words, output, words, T, D, [&](long m, long column, auto& c) {
@@ -132,31 +135,32 @@ void backward_layer(const Sizes& n, float eps, const Weights& w, const Element* 
         });
         turned(dy, D, T, T, D, left, buffer);
         pack_pairs(kept_y, D, n.length, T, D, y_pairs);
-        add_to(pulls.output, D, left, t_words, y_pairs, t_words, D, D);
+        add_to(output_pull, 0, left, t_words, y_pairs, t_words, D, D);
         for (long head = 0; head < n.heads(); head++) {
-            const Element* from = kept_qkv + head * K;
-            Element* to = d_qkv + head * K;
+            Element *q_kept = kept_qkv + head * n.length * K, *k_kept = q_kept + n.length * D,
+                    *v_kept = k_kept + n.length * D, *to = d_qkv + head * K;
             const auto matrix = [&](Element* data, long stride) { return Matrix{data, stride, n.length, T}; };
-            rotated(from, 3 * D, w.query_gain, w, eps, n.length, q);
-            rotated(from + D, 3 * D, w.key_gain, w, eps, n.length, k);
-            backward_head(matrix(q, K), matrix(k, K), matrix(const_cast<Element*>(from) + 2 * D, 3 * D),
+            rotated(q_kept, w.query_gain, w, eps, n.length, q);
+            rotated(k_kept, w.key_gain, w, eps, n.length, k);
+            backward_head(matrix(q, K), matrix(k, K), matrix(v_kept, K),
                           matrix(kept_y + head * K, D), matrix(da + head * K, D), matrix(to, 3 * D),
                           matrix(to + D, 3 * D), matrix(to + 2 * D, 3 * D),
                           kept.logsumexp + (b * n.heads() + head) * n.length, buffer);
-            rotated_backward(from, to, 3 * D, w.query_gain, w, eps, n.length, pulls.query_gain);
-            rotated_backward(from + D, to + D, 3 * D, w.key_gain, w, eps, n.length, pulls.key_gain);
+            rotated_backward(q_kept, to, 3 * D, w.query_gain, w, eps, n.length, pulls.query_gain);
+            rotated_backward(k_kept, to + D, 3 * D, w.key_gain, w, eps, n.length, pulls.key_gain);
         }
         std::memset(d_qkv + n.length * 3 * D, 0, sizeof(Element) * (T - n.length) * 3 * D);
         norm_rows(stream, w.gain, eps, n.length, T, D, h);
         turned(h, D, T, T, D, left, buffer);
         pack_pairs(d_qkv, 3 * D, T, T, 3 * D, d_qkv_pairs);
-        add_to(qkv_pull, 3 * D, left, t_words, d_qkv_pairs, t_words, D, 3 * D);
+        add_to(qkv_pull, 0, left, t_words, d_qkv_pairs, t_words, D, 3 * D);
         product(d_qkv, 3 * words, qkv, 3 * words, T, D, [&](long m, long column, auto& c) {
             store_sums(c, pull + m * D + column, D);
         });
         residual_backward(stream, dy, w.gain, pull, eps, n.length, D, pulls.gain, pulls.x + b * n.length * D);
     }
-    unpack_gradient(qkv_pull, w.qkv_of(D), pulls.qkv);
+    unpack(output_pull, w.output_of(D), pulls.output);
+    unpack_transposed(qkv_pull, w.qkv_of(D), pulls.qkv);
 }
 
 }  // namespace
@@ -167,7 +171,7 @@ void forward(const Sizes* n, const float* eps, const Weights* w, const Element* 
     forward_layer(*n, *eps, *w, x, *kept, mid);
 }
 
-// Gradients of gains and of the output's weight are added to what is there.
+// Gradients of gains are added to what is there.
 void backward(const Sizes* n, const float* eps, const Weights* w, const Element* x, const Kept* kept,
               const Element* d_mid, const Pulls* pulls) {
     const Tiles tiles;

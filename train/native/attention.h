@@ -102,13 +102,13 @@ void backward_head(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, Matrix dq,
     int32_t* packed[7];
     for (int32_t*& matrix : packed) matrix = buffer.words(stride * K_WORDS);
     auto [k_rows, v_rows, k_turned, q_columns, dy_columns, q_pairs, dy_pairs] = packed;
-    float *offsets = buffer.floats(T), *deltas = buffer.floats(T), *dq_turned = buffer.floats(K * stride);
+    float *offsets = buffer.floats(T), *deltas = buffer.floats(T);
+    const Sums dq_turned = sums_of(buffer, K, T);
     int32_t *p = buffer.words(BLOCK * row), *ds = buffer.words(BLOCK * row), *ds_pairs = buffer.words(BLOCK * row);
     q.rows(k_rows), transpose(k_rows, T, K_WORDS, q_columns, stride);
     dy.rows(k_rows), transpose(k_rows, T, K_WORDS, dy_columns, stride);
     k.pairs(q_pairs), transpose(q_pairs, t_words, K, k_turned, row);
     k.rows(k_rows), v.rows(v_rows), q.pairs(q_pairs), dy.pairs(dy_pairs);
-    std::memset(dq_turned, 0, sizeof(float) * K * stride);
     for (long t = 0; t < T; t++) {
         Floats sum = {};
         for (long d = 0; d < K && t < length; d += LANES)
@@ -145,17 +145,12 @@ void backward_head(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, Matrix dq,
         const long seen = start / PER_WORD, depth = t_words - seen;
         combine(p + seen, row, dy_pairs + seen * K, depth, ones, dv, start);
         combine(ds + seen, row, q_pairs + seen * K, depth, scales, dk, start);
-        add_to(dq_turned + start, stride, k_turned + seen, row, in_rows(ds_pairs + start, stride), BLOCK / PER_WORD, K,
+        add_to(dq_turned, start, k_turned + seen, row, in_rows(ds_pairs + start, stride), BLOCK / PER_WORD, K,
                T - start);
     }
-    for (long t = 0; t < length; t += LANES)
-        for (long d = 0; d < K; d += LANES) {
-            Words x[LANES];
-            for (long i = 0; i < LANES; i++) x[i] = load<Words>(dq_turned + (d + i) * stride + t);
-            transpose(x);
-            for (long i = 0; i < LANES && t + i < length; i++)
-                store_row(dq.data + (t + i) * dq.stride + d, bits<Floats>(x[i]) * scale);
-        }
+    transposed(dq_turned, T, [&](long t, long d, Floats x) {
+        if (t < length) store_row(dq.data + t * dq.stride + d, x * scale);
+    });
 }
 
 }  // namespace

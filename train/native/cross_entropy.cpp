@@ -79,10 +79,9 @@ void gradients_of(const Sizes& n, const Numbers& c, const Element* x, const floa
     int32_t *p_rows = buffer.words(STRIP * stride / PER_WORD), *p_pairs = buffer.words(t_words * stride),
             *y_rows = buffer.words(STRIP * d_words);
     int32_t *scaled_pairs = buffer.words(t_words * D), *scaled_turned = buffer.words(t_words * D);
-    float *logits = buffer.floats(BLOCK * stride), *pull = buffer.floats(STRIP * D),
-          *w_pull_turned = buffer.floats(D * stride);
+    float *logits = buffer.floats(BLOCK * stride), *pull = buffer.floats(STRIP * D);
+    const Sums w_pull_turned = sums_of(buffer, D, V);
     pack_pairs(w, D, V, V, D, in_rows(w_pairs, D));
-    std::memset(w_pull_turned, 0, sizeof(float) * D * stride);
     const float one = 1.0f / n.tokens;
     double loss = 0, squares = 0;
     for (long start = 0; start < n.tokens; start += STRIP) {
@@ -117,7 +116,7 @@ void gradients_of(const Sizes& n, const Numbers& c, const Element* x, const floa
                 store_pairs(scaled_pairs + t / PER_WORD * D + d, D, load_row(y + t * D + d) * shares[t],
                             load_row(y + (t + 1) * D + d) * shares[t + 1]);
         transpose(scaled_pairs, t_words, D, scaled_turned, t_words);
-        add_to(w_pull_turned, stride, scaled_turned, t_words, in_rows(p_pairs, stride), t_words, D, V);
+        add_to(w_pull_turned, 0, scaled_turned, t_words, in_rows(p_pairs, stride), t_words, D, V);
         product(p_rows, stride / PER_WORD, in_rows(w_pairs, D), v_words, STRIP, D,
                 [&](long m, long d, auto& tile) { store_sums(tile, pull + m * D + d, D); });
         for (long t = 0; t < here; t++) {  // through the norm
@@ -132,16 +131,10 @@ void gradients_of(const Sizes& n, const Numbers& c, const Element* x, const floa
         }
     }
     *to.loss = loss, *to.squares = squares;
-    for (long v = 0; v < V; v += LANES)
-        for (long d = 0; d < D; d += LANES) {
-            Words tile[LANES];
-            for (long i = 0; i < LANES; i++) tile[i] = load<Words>(w_pull_turned + (d + i) * stride + v);
-            transpose(tile);
-            for (long i = 0; i < LANES && v + i < n.vocabulary; i++) {
-                float* at = to.weight_pull + (v + i) * D + d;
-                store(at, load<Floats>(at) + bits<Floats>(tile[i]));
-            }
-        }
+    transposed(w_pull_turned, V, [&](long v, long d, Floats pull_of_products) {
+        float* at = to.weight_pull + v * D + d;
+        if (v < n.vocabulary) store(at, load<Floats>(at) + pull_of_products);
+    });
 }
 
 // Of each token, the negative log-likelihood of its target in nats, and whether the target is the argmax, the first of

@@ -168,14 +168,30 @@ INLINE void product(const void* a, long a_stride, Right b, long depth, long rows
     if (even < columns) panel(even, std::integral_constant<long, 1>());
 }
 
-// to[m][n] += A . B, rows `stride` apart.
-inline void add_to(float* to, long stride, const int32_t* a, long a_stride, Right b, long depth, long rows,
+// Sums C[m][n] of fp32 in panels, each of `rows` rows: a tile of them lies in one piece.
+struct Sums {
+    float* data;
+    long rows;
+
+    float* at(long m, long n) const { return data + n / PANEL * PANEL * rows + m * PANEL + n % PANEL; }
+};
+
+// Zeros.
+inline Sums sums_of(Buffer& buffer, long rows, long columns) {
+    const long n = rows * ((columns + PANEL - 1) / PANEL * PANEL);
+    const Sums sums = {buffer.floats(n), rows};
+    std::memset(sums.data, 0, sizeof(float) * n);
+    return sums;
+}
+
+// to[m][n] += A . B, for columns from `first` on.
+inline void add_to(const Sums& to, long first, const int32_t* a, long a_stride, Right b, long depth, long rows,
                    long columns) {
     product(a, a_stride, b, depth, rows, columns, [&](long m, long n, auto& c) __attribute__((always_inline)) {
-        float* at = to + m * stride + n;
+        float* at = to.at(m, first + n);
         for (long i = 0; i < height(c); i++)
             for (long j = 0; j < width(c); j++)
-                store(at + i * stride + j * LANES, load<Floats>(at + i * stride + j * LANES) + c[i][j]);
+                store(at + i * PANEL + j * LANES, load<Floats>(at + i * PANEL + j * LANES) + c[i][j]);
     });
 }
 
@@ -242,15 +258,27 @@ inline Right pack_pairs(const Weight& weight, Buffer& buffer) {
     return to;
 }
 
-// The gradient of a weight, from its transpose [d_in][d_out] in the packed order.
-inline void unpack_gradient(const float* turned, const Weight& weight, float* to) {
-    for (long n = 0; n < weight.d_out; n += LANES)
-        for (long k = 0; k < weight.d_in; k += LANES) {
+// The gradient of a weight, from sums [d_out][d_in].
+inline void unpack(const Sums& sums, const Weight& weight, float* to) {
+    for (long n = 0; n < weight.d_out; n++)
+        for (long k = 0; k < weight.d_in; k += LANES) store(to + n * weight.d_in + k, load<Floats>(sums.at(n, k)));
+}
+
+// emit(n, k, vector along k) of the transpose of sums [k][n].
+template <class Emit> inline void transposed(const Sums& sums, long columns, Emit emit) {
+    for (long n = 0; n < columns; n += LANES)
+        for (long k = 0; k < sums.rows; k += LANES) {
             Words x[LANES];
-            for (long i = 0; i < LANES; i++) x[i] = load<Words>(turned + (k + i) * weight.d_out + n);
+            for (long i = 0; i < LANES; i++) x[i] = load<Words>(sums.at(k + i, n));
             transpose(x);
-            for (long i = 0; i < LANES; i++) store(to + weight.row(n + i) * weight.d_in + k, x[i]);
+            for (long i = 0; i < LANES; i++) emit(n + i, k, bits<Floats>(x[i]));
         }
+}
+
+// The gradient of a weight, from sums [d_in][d_out] in the packed order.
+inline void unpack_transposed(const Sums& sums, const Weight& weight, float* to) {
+    transposed(sums, weight.d_out,
+               [&](long n, long k, Floats x) { store(to + weight.row(n) * weight.d_in + k, x); });
 }
 
 }  // namespace
