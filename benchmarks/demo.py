@@ -32,6 +32,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {
             "TORCHINDUCTOR_CACHE_DIR": f"{folder}/compiled",
+            "XDG_CACHE_HOME": f"{folder}/cache",
             "SIXND_CORPORA": f"{folder}/corpora",
         }
         if eager:
