@@ -8,6 +8,7 @@
 // Compiled for one HEAD_DIM, a multiple of 16, and for bf16 where BF16 is defined, else for fp32; see block.py.
 
 #include "attention.h"
+
 #include "norm.h"
 
 namespace {
@@ -40,7 +41,8 @@ struct Pulls {
     float *gain, *query_gain, *key_gain, *qkv, *output;
 };
 
-// Rotates each pair (k, k + K / 2) by its position's angle, or with direction -1 back (Su et al. 2021, arXiv 2104.09864).
+// Rotates each pair (k, k + K / 2) by its position's angle, or with direction -1 back (Su et al. 2021, arXiv
+// 2104.09864).
 inline void rotate(float* row, const float* cos, const float* sin, float direction) {
     for (long k = 0; k < K / 2; k++) {
         const float first = row[k], second = row[k + K / 2], s = sin[k] * direction;
@@ -60,7 +62,8 @@ void rotated(const Element* from, const float* gain, const Weights& w, float eps
     }
 }
 
-// From gradients of what `rotated` gave, rows `stride` apart, in place, those of what it was given; adds that of the gain.
+// From gradients of what `rotated` gave, rows `stride` apart, in place, those of what it was given; adds that of the
+// gain.
 void rotated_backward(const Element* from, Element* pull, long stride, const float* gain, const Weights& w, float eps,
                       long length, float* gain_pull) {
     for (long t = 0; t < length; t++, from += K, pull += stride) {
@@ -142,9 +145,8 @@ void backward_layer(const Sizes& n, float eps, const Weights& w, const Element* 
             const auto matrix = [&](Element* data, long stride) { return Matrix{data, stride, n.length, T}; };
             rotated(q_kept, w.query_gain, w, eps, n.length, q);
             rotated(k_kept, w.key_gain, w, eps, n.length, k);
-            backward_head(matrix(q, K), matrix(k, K), matrix(v_kept, K),
-                          matrix(kept_y + head * K, D), matrix(da + head * K, D), matrix(to, 3 * D),
-                          matrix(to + D, 3 * D), matrix(to + 2 * D, 3 * D),
+            backward_head(matrix(q, K), matrix(k, K), matrix(v_kept, K), matrix(kept_y + head * K, D),
+                          matrix(da + head * K, D), matrix(to, 3 * D), matrix(to + D, 3 * D), matrix(to + 2 * D, 3 * D),
                           kept.logsumexp + (b * n.heads() + head) * n.length, buffer);
             rotated_backward(q_kept, to, 3 * D, w.query_gain, w, eps, n.length, pulls.query_gain);
             rotated_backward(k_kept, to + D, 3 * D, w.key_gain, w, eps, n.length, pulls.key_gain);
@@ -154,9 +156,8 @@ void backward_layer(const Sizes& n, float eps, const Weights& w, const Element* 
         turned(h, D, T, T, D, left, buffer);
         pack_pairs(d_qkv, 3 * D, T, T, 3 * D, d_qkv_pairs);
         add_to(qkv_pull, 0, left, t_words, d_qkv_pairs, t_words, D, 3 * D);
-        product(d_qkv, 3 * words, qkv, 3 * words, T, D, [&](long m, long column, auto& c) {
-            store_sums(c, pull + m * D + column, D);
-        });
+        product(d_qkv, 3 * words, qkv, 3 * words, T, D,
+                [&](long m, long column, auto& c) { store_sums(c, pull + m * D + column, D); });
         residual_backward(stream, dy, w.gain, pull, eps, n.length, D, pulls.gain, pulls.x + b * n.length * D);
     }
     unpack(output_pull, w.output_of(D), pulls.output);

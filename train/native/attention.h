@@ -67,7 +67,7 @@ inline void combine(const int32_t* weights, long stride, const int32_t* pairs, l
 }
 
 void forward_head(Matrix q, Matrix k, Matrix v, Matrix y, float* logsumexp, Buffer buffer) {
-    const long T = q.padded, stride = T + LANES;  // rows a power of two apart would share few lines of the cache
+    const long T = q.padded, stride = T + LANES;       // rows a power of two apart would share few lines of the cache
     const float scale = LOG2_E / std::sqrt(float(K));  // all exponentials are powers of two
     int32_t *q_rows = buffer.words(T * K_WORDS), *k_columns = buffer.words(stride * K_WORDS),
             *v_pairs = buffer.words(T * K_WORDS);

@@ -1,6 +1,6 @@
 """A whole block on a CPU, forward and backward: `attention.cpp` and `mlp.cpp`.
 
-Shape suffixes: B batch, T time (tokens), D d_model, K head_dim / 2.
+Shape suffixes: B batch, T time (tokens), D d_model, G gate and up (2 d_ff), K head_dim / 2.
 """
 
 from __future__ import annotations
@@ -33,30 +33,26 @@ def fused_block(dtype: torch.dtype) -> Run:
         if x_BTD.dtype != dtype:
             return run_block(block, x_BTD, at)
         attention, mlp = block.attention, block.mlp
-        norms = (attention.query_norm, attention.key_norm)
-        y_BTD: Tensor = FusedBlock.apply(  # type: ignore[no-untyped-call]
-            x_BTD,
-            block.attention_norm.gain,
-            *(getattr(norm, "gain", None) for norm in norms),
-            attention.qkv.weight,
-            attention.output.weight,
-            block.mlp_norm.gain,
-            mlp.gate_up.weight,
-            mlp.down.weight,
-            at.cos_TK,
-            at.sin_TK,
-            block.attention_norm.eps,
-        )
+        query_gain, key_gain = (getattr(norm, "gain", None) for norm in (attention.query_norm, attention.key_norm))
+        gains = (block.attention_norm.gain, query_gain, key_gain)
+        matrices = (attention.qkv.weight, attention.output.weight)
+        eps = block.attention_norm.eps
+        mid_BTD = AttentionLayer.apply(x_BTD, *gains, *matrices, at.cos_TK, at.sin_TK, eps)  # type: ignore[no-untyped-call]
+        weights = (block.mlp_norm.gain, mlp.gate_up.weight, mlp.down.weight)
+        y_BTD: Tensor = MLPLayer.apply(mid_BTD, *weights, eps)  # type: ignore[no-untyped-call]
         return y_BTD
 
     return run
 
 
-class FusedBlock(torch.autograd.Function):
-    """(x_BTD, gain, gain of queries and keys or None, W_qkv, W_output, gain, W_gate_up, W_down, cosines, sines, eps) -> y_BTD.
+def _zeros_like(w: Tensor | None) -> Tensor | None:
+    return None if w is None else torch.zeros_like(w)
 
-    Kept for backward: x, the stream between the layers, query, key and value, gate and up, the attention's output and its
-    logsumexp; norms, rotations, and what goes into W_down are computed again.
+
+class AttentionLayer(torch.autograd.Function):
+    """(x_BTD, gain, gains of queries and keys or None, W_qkv, W_output, cosines, sines, eps) -> x + attention of its norm.
+
+    Kept for backward: x, query, key and value, the attention's output and its logsumexp.
     """
 
     @staticmethod
@@ -68,104 +64,80 @@ class FusedBlock(torch.autograd.Function):
         key_gain: Tensor | None,
         qkv: Tensor,
         output: Tensor,
-        mlp_gain_D: Tensor,
-        gate_up: Tensor,
-        down: Tensor,
         cos_TK: Tensor,
         sin_TK: Tensor,
         eps: float,
     ) -> Tensor:
-        x_BTD = x_BTD.contiguous()
+        x_BTD, y_BTD = x_BTD.contiguous(), torch.empty_like(x_BTD, memory_format=torch.contiguous_format)
         batch, length, width = x_BTD.shape
-        head_dim = 2 * cos_TK.shape[1]
-        attention, mlp = block_libraries(x_BTD.dtype, head_dim)
-        sizes, mlp_sizes = packed("l", batch, length, width), packed("l", batch * length, width, down.shape[1])
-        weights = packed("P", gain_D, query_gain, key_gain, qkv, output, cos_TK, sin_TK)
-        mlp_weights = packed("P", mlp_gain_D, gate_up, down)
-        kept_qkv, attended = x_BTD.new_empty(batch, length, 3 * width), torch.empty_like(x_BTD)
-        logsumexp = x_BTD.new_empty(batch, width // head_dim, length, dtype=torch.float32)
-        kept_gate_up = x_BTD.new_empty(batch, length, len(gate_up))
-        mid_BTD, y_BTD = torch.empty_like(x_BTD), torch.empty_like(x_BTD)
-        number = packed("f", eps)
+        logsumexp = x_BTD.new_empty(batch, width // (2 * cos_TK.shape[1]), length, dtype=torch.float32)
+        kept = (x_BTD.new_empty(batch, length, 3 * width), torch.empty_like(y_BTD), logsumexp)
+        weights = (gain_D, query_gain, key_gain, qkv, output, cos_TK, sin_TK)
+        attention, _ = block_libraries(x_BTD.dtype, 2 * cos_TK.shape[1])
         attention.forward(
-            sizes,
-            number,
-            weights,
+            packed("l", batch, length, width),
+            packed("f", eps),
+            packed("P", *weights),
             address(x_BTD),
-            packed("P", kept_qkv, attended, logsumexp),
-            address(mid_BTD),
+            packed("P", *kept),
+            address(y_BTD),
         )
-        mlp.forward(
-            mlp_sizes,
-            number,
-            mlp_weights,
-            *map(address, (mid_BTD, kept_gate_up, y_BTD)),
-        )
-        ctx.save_for_backward(
-            x_BTD,
-            mid_BTD,
-            kept_qkv,
-            attended,
-            logsumexp,
-            kept_gate_up,
-            gain_D,
-            query_gain,
-            key_gain,
-            qkv,
-            output,
-            mlp_gain_D,
-            gate_up,
-            down,
-            cos_TK,
-            sin_TK,
-        )
+        ctx.save_for_backward(x_BTD, *kept, *weights)
         ctx.eps = eps
         return y_BTD
 
     @staticmethod
     def backward(ctx: Any, dy_BTD: Tensor) -> tuple[Tensor | None, ...]:
-        (
-            x_BTD,
-            mid_BTD,
-            kept_qkv,
-            attended,
-            logsumexp,
-            kept_gate_up,
-            gain_D,
-            query_gain,
-            key_gain,
-            qkv,
-            output,
-            mlp_gain_D,
-            gate_up,
-            down,
-            cos_TK,
-            sin_TK,
-        ) = ctx.saved_tensors
+        x_BTD, *others = ctx.saved_tensors
+        kept, weights = others[:3], others[3:]
+        gain_D, query_gain, key_gain, qkv, output, cos_TK, _ = weights
+        pulls = (
+            torch.empty_like(x_BTD),
+            *map(_zeros_like, (gain_D, query_gain, key_gain)),
+            torch.empty_like(qkv),
+            torch.empty_like(output),
+        )
+        attention, _ = block_libraries(x_BTD.dtype, 2 * cos_TK.shape[1])
         dy_BTD = dy_BTD.contiguous()
-        batch, length, width = x_BTD.shape
-        attention, mlp = block_libraries(x_BTD.dtype, 2 * cos_TK.shape[1])
-        number = packed("f", ctx.eps)
-        d_mid, dx = torch.empty_like(mid_BTD), torch.empty_like(x_BTD)
-        zeros = [
-            None if w is None else torch.zeros_like(w) for w in (gain_D, query_gain, key_gain, output, mlp_gain_D, down)
-        ]
-        d_gain, d_query_gain, d_key_gain, d_output, d_mlp_gain, d_down = zeros
-        d_qkv, d_gate_up = torch.empty_like(qkv), torch.empty_like(gate_up)
-        mlp.backward(
-            packed("l", batch * length, width, down.shape[1]),
-            number,
-            packed("P", mlp_gain_D, gate_up, down),
-            *map(address, (mid_BTD, kept_gate_up, dy_BTD)),
-            packed("P", d_mid, d_mlp_gain, d_gate_up, d_down),
-        )
         attention.backward(
-            packed("l", batch, length, width),
-            number,
-            packed("P", gain_D, query_gain, key_gain, qkv, output, cos_TK, sin_TK),
+            packed("l", *x_BTD.shape),
+            packed("f", ctx.eps),
+            packed("P", *weights),
             address(x_BTD),
-            packed("P", kept_qkv, attended, logsumexp),
-            address(d_mid),
-            packed("P", dx, d_gain, d_query_gain, d_key_gain, d_qkv, d_output),
+            packed("P", *kept),
+            address(dy_BTD),
+            packed("P", *pulls),
         )
-        return dx, d_gain, d_query_gain, d_key_gain, d_qkv, d_output, d_mlp_gain, d_gate_up, d_down, None, None, None
+        return *pulls, None, None, None
+
+
+class MLPLayer(torch.autograd.Function):
+    """(x_BTD, gain, W_gate_up, W_down, eps) -> x + MLP of its norm. Kept for backward: x, gate and up."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BTD: Tensor, gain_D: Tensor, gate_up: Tensor, down: Tensor, eps: float) -> Tensor:
+        y_BTD, gate_up_BTG = torch.empty_like(x_BTD), x_BTD.new_empty(*x_BTD.shape[:2], len(gate_up))
+        library("mlp.cpp", x_BTD.dtype).forward(
+            packed("l", x_BTD.shape[:2].numel(), *down.shape),
+            packed("f", eps),
+            packed("P", gain_D, gate_up, down),
+            *map(address, (x_BTD, gate_up_BTG, y_BTD)),
+        )
+        ctx.save_for_backward(x_BTD, gate_up_BTG, gain_D, gate_up, down)
+        ctx.eps = eps
+        return y_BTD
+
+    @staticmethod
+    def backward(ctx: Any, dy_BTD: Tensor) -> tuple[Tensor | None, ...]:
+        x_BTD, gate_up_BTG, *weights = ctx.saved_tensors
+        gain_D, gate_up, down = weights
+        pulls = (torch.empty_like(x_BTD), torch.zeros_like(gain_D), torch.empty_like(gate_up), torch.empty_like(down))
+        dy_BTD = dy_BTD.contiguous()
+        library("mlp.cpp", x_BTD.dtype).backward(
+            packed("l", x_BTD.shape[:2].numel(), *down.shape),
+            packed("f", ctx.eps),
+            packed("P", *weights),
+            *map(address, (x_BTD, gate_up_BTG, dy_BTD)),
+            packed("P", *pulls),
+        )
+        return *pulls, None

@@ -1,6 +1,6 @@
 // Final norm, logits, cross-entropy and their gradients, in one pass over strips of tokens; see
-// models/cross_entropy.py, whose formulas these are; and the scores of evaluation, see models/transformer.py. Powers of two are kept undivided by their total, which goes into
-// the factor that each token's row has anyway.
+// models/cross_entropy.py, whose formulas these are; and the scores of evaluation, see models/transformer.py. Powers of
+// two are kept undivided by their total, which goes into the factor that each token's row has anyway.
 //
 // T tokens, D width, V vocabulary. Logits exist for 32 tokens and their softmax for 64 at a time. Packed as in
 // attention.cpp: the table W[v][d] as columns [d words][v] and pairs [v words][d], the softmax of a strip P[t][v] as
@@ -96,9 +96,8 @@ void gradients_of(const Sizes& n, const Numbers& c, const Element* x, const floa
                 store_row(y + t * D + d, load_row(row + d) * scales[t] * load<Floats>(gain + d));
         }
         for (long m = 0; m < STRIP; m += BLOCK) {
-            product(y_rows + m * d_words, d_words, w_columns, d_words, BLOCK, V, [&](long i, long v, auto& tile) {
-                store_sums(tile, logits + i * stride + v, stride);
-            });
+            product(y_rows + m * d_words, d_words, w_columns, d_words, BLOCK, V,
+                    [&](long i, long v, auto& tile) { store_sums(tile, logits + i * stride + v, stride); });
             powers(logits, n.vocabulary, V, stride, p_rows + m * stride / PER_WORD, p_pairs + m / PER_WORD * stride,
                    tops + m, totals + m);
         }

@@ -3,8 +3,8 @@
 //     y = mid + W_down · (silu(gate) · up),   (gate, up) = W_gate_up · norm(mid)       (Shazeer 2020, arXiv 2002.05202)
 //
 // Gate and up of the same features share a tile, so that the gate is applied to sums that no memory has seen. They are
-// kept for backward as they come, panel by panel of a strip, so that memory is passed over in order. Gradients of weights are summed over
-// strips in fp32.
+// kept for backward as they come, panel by panel of a strip, so that memory is passed over in order. Gradients of
+// weights are summed over strips in fp32.
 //
 // Compiled for bf16 where BF16 is defined, else for fp32; see block.py.
 
@@ -87,7 +87,8 @@ void backward_layer(const Sizes& n, float eps, const Weights& w, const Element* 
     const long D = n.width, F = n.features, words = D / PER_WORD, f_words = F / PER_WORD;
     Buffer buffer;
     const Right gate_up_weight = pack_pairs(w.gate_up_of(n), buffer), down = pack_pairs(w.down_of(n), buffer);
-    Element *dy = buffer.elements(STRIP * D), *h = buffer.elements(STRIP * D), *d_gate_up = buffer.elements(STRIP * 2 * F);
+    Element *dy = buffer.elements(STRIP * D), *h = buffer.elements(STRIP * D),
+            *d_gate_up = buffer.elements(STRIP * 2 * F);
     int32_t *left = buffer.words(D * STRIP), *a_place = buffer.words(STRIP * (F + PANEL)),
             *d_place = buffer.words(STRIP * 2 * F);
     float* pull = buffer.floats(STRIP * D);
@@ -117,9 +118,8 @@ void backward_layer(const Sizes& n, float eps, const Weights& w, const Element* 
         norm_rows(stream, w.gain, eps, here, T, D, h);
         turned(h, D, T, T, D, left, buffer);
         add_to(gate_up_pull, 0, left, t_words, d_pairs, t_words, D, 2 * F);
-        product(d_gate_up, 2 * f_words, gate_up_weight, 2 * f_words, T, D, [&](long m, long column, auto& c) {
-            store_sums(c, pull + m * D + column, D);
-        });
+        product(d_gate_up, 2 * f_words, gate_up_weight, 2 * f_words, T, D,
+                [&](long m, long column, auto& c) { store_sums(c, pull + m * D + column, D); });
         residual_backward(stream, dy, w.gain, pull, eps, here, D, pulls.gain, pulls.mid + start * D);
     }
     unpack(down_pull, w.down_of(n), pulls.down);

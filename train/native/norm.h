@@ -9,13 +9,15 @@
 namespace {
 
 // Sum over d of f(d).
-template <class Vector> inline float over_width(long width, Vector f) {
+template <class Vector>
+inline float over_width(long width, Vector f) {
     Floats sum = {};
     for (long d = 0; d < width; d += LANES) sum += f(d);
     return total(sum);
 }
 
-template <class Row> inline float norm_scale(long width, float eps, Row x) {
+template <class Row>
+inline float norm_scale(long width, float eps, Row x) {
     return 1 / std::sqrt(over_width(width, [&](long d) { return x(d) * x(d); }) / width + eps);
 }
 
@@ -44,15 +46,15 @@ inline void norm_backward(Row x, const float* gain, const float* pull, float sca
     }
 }
 
-// Of dense rows x, the residual stream: its gradient is that of what follows, dy, and what comes through the norm, `pull`.
+// Of dense rows x, the residual stream: its gradient is that of what follows, dy, and what comes through the norm,
+// `pull`.
 inline void residual_backward(const Element* x, const Element* dy, const float* gain, const float* pull, float eps,
                               long length, long width, float* gain_pull, Element* dx) {
     for (long t = 0; t < length; t++) {
         const auto row = [&](long d) { return load_row(x + t * width + d); };
-        norm_backward(row, gain, pull + t * width, norm_scale(width, eps, row), width, gain_pull,
-                      [&](long d, Floats through) {
-                          store_row(dx + t * width + d, load_row(dy + t * width + d) + through);
-                      });
+        norm_backward(
+            row, gain, pull + t * width, norm_scale(width, eps, row), width, gain_pull,
+            [&](long d, Floats through) { store_row(dx + t * width + d, load_row(dy + t * width + d) + through); });
     }
 }
 

@@ -1,8 +1,9 @@
 // Products of matrices that are packed in words: C[m][n] = sum over words w of A[m][w] . B[w][n].
 //
 // A left factor is any row-major matrix whose rows run along the reduced dimension. A right factor is a `Right`, and a
-// matrix becomes one in two ways: `pack_pairs` where the reduced dimension counts its rows, `pack_columns` where it runs
-// along them. Products come in tiles of sums, which stay in registers (with AMX in the first cache) for what follows.
+// matrix becomes one in two ways: `pack_pairs` where the reduced dimension counts its rows, `pack_columns` where it
+// runs along them. Products come in tiles of sums, which stay in registers (with AMX in the first cache) for what
+// follows.
 
 #pragma once
 
@@ -13,7 +14,7 @@
 namespace {
 
 constexpr long PANEL = 2 * LANES;  // columns of a tile
-#ifndef __AMX_BF16__  // a compiler that does not know them
+#ifndef __AMX_BF16__               // a compiler that does not know them
 #undef AMX
 #endif
 #if defined(AMX)
@@ -86,8 +87,7 @@ INLINE void multiply(Floats (&c)[M][N], const int32_t* a, long a_stride, const i
         _tile_zero(3);
     }
     long w = 0;
-    for (; w + 16 <= depth; w += 16)
-        multiply_tiles<LOW, WIDE>(a + w, 4 * a_stride, b + w * b_stride, 4 * b_stride);
+    for (; w + 16 <= depth; w += 16) multiply_tiles<LOW, WIDE>(a + w, 4 * a_stride, b + w * b_stride, 4 * b_stride);
     if (w < depth) {  // what does not fill a tile, with zeros beside it
         alignas(64) int32_t left[M][16] = {}, right[16][N * LANES] = {};
         for (long m = 0; m < M; m++) std::memcpy(left[m], a + m * a_stride + w, 4 * (depth - w));
@@ -129,15 +129,23 @@ INLINE void add_product(Floats (&c)[M][N], const int32_t* a, long a_stride, cons
     multiply<true>(c, a, a_stride, b, b_stride, depth);
 }
 
-template <long M, long N> constexpr long height(const Floats (&)[M][N]) { return M; }
-template <long M, long N> constexpr long width(const Floats (&)[M][N]) { return N; }
+template <long M, long N>
+constexpr long height(const Floats (&)[M][N]) {
+    return M;
+}
+template <long M, long N>
+constexpr long width(const Floats (&)[M][N]) {
+    return N;
+}
 
 // A tile into rows `stride` apart.
-template <long M, long N> INLINE void store_sums(const Floats (&c)[M][N], float* to, long stride) {
+template <long M, long N>
+INLINE void store_sums(const Floats (&c)[M][N], float* to, long stride) {
     for (long i = 0; i < M; i++)
         for (long j = 0; j < N; j++) store(to + i * stride + j * LANES, c[i][j]);
 }
-template <long M, long N> INLINE void load_sums(Floats (&c)[M][N], const float* from, long stride) {
+template <long M, long N>
+INLINE void load_sums(Floats (&c)[M][N], const float* from, long stride) {
     for (long i = 0; i < M; i++)
         for (long j = 0; j < N; j++) c[i][j] = load<Floats>(from + i * stride + j * LANES);
 }
@@ -161,7 +169,8 @@ INLINE void product(const void* a, long a_stride, Right b, long depth, long rows
         constexpr long N = decltype(vectors)::value;
         const auto use_here = [&](long m, auto& c) __attribute__((always_inline)) { use(m, n, c); };
         panel_product<ROWS, N>(left, a_stride, b.at(0, n), b.stride, depth, 0, most, use_here);
-        if constexpr (ROWS > 16) panel_product<16, N>(left, a_stride, b.at(0, n), b.stride, depth, most, rows, use_here);
+        if constexpr (ROWS > 16)
+            panel_product<16, N>(left, a_stride, b.at(0, n), b.stride, depth, most, rows, use_here);
     };
     const long even = columns / PANEL * PANEL;
     for (long n = 0; n < even; n += PANEL) panel(n, std::integral_constant<long, 2>());
@@ -187,16 +196,17 @@ inline Sums sums_of(Buffer& buffer, long rows, long columns) {
 // to[m][n] += A . B, for columns from `first` on.
 inline void add_to(const Sums& to, long first, const int32_t* a, long a_stride, Right b, long depth, long rows,
                    long columns) {
-    product(a, a_stride, b, depth, rows, columns, [&](long m, long n, auto& c) __attribute__((always_inline)) {
-        float* at = to.at(m, first + n);
-        for (long i = 0; i < height(c); i++)
-            for (long j = 0; j < width(c); j++)
-                store(at + i * PANEL + j * LANES, load<Floats>(at + i * PANEL + j * LANES) + c[i][j]);
-    });
+    product(
+        a, a_stride, b, depth, rows, columns, [&](long m, long n, auto& c) __attribute__((always_inline)) {
+            float* at = to.at(m, first + n);
+            for (long i = 0; i < height(c); i++)
+                for (long j = 0; j < width(c); j++)
+                    store(at + i * PANEL + j * LANES, load<Floats>(at + i * PANEL + j * LANES) + c[i][j]);
+        });
 }
 
-// Of rows X[t] of `width` elements, `stride` apart, the right factor [t words][k]; rows from `length` up to `padded` are
-// zero. `width` is a multiple of LANES, `padded` even.
+// Of rows X[t] of `width` elements, `stride` apart, the right factor [t words][k]; rows from `length` up to `padded`
+// are zero. `width` is a multiple of LANES, `padded` even.
 inline void pack_pairs(const Element* data, long stride, long length, long padded, long width, Right to) {
     for (long t = 0; t < padded; t += 2)
         for (long k = 0; k < width; k += LANES) {
@@ -215,8 +225,8 @@ inline int32_t* turned(const Element* data, long stride, long length, long padde
     return to;
 }
 
-// A weight W (d_out, d_in) in fp32. Where `halves`, its rows are two halves, of which the packed order takes LANES rows in
-// turns: a tile then holds the same features of both.
+// A weight W (d_out, d_in) in fp32. Where `halves`, its rows are two halves, of which the packed order takes LANES rows
+// in turns: a tile then holds the same features of both.
 struct Weight {
     const float* data;
     long d_out, d_in;
@@ -239,7 +249,8 @@ inline Right pack_columns(const Weight& weight, Buffer& buffer) {
             for (long i = 0; i < LANES; i++) {
                 const float* from = weight.at(n + i) + w * PER_WORD;
                 alignas(64) int32_t row[2 * LANES] = {};
-                store_two(row, load<Floats>(from), w * PER_WORD + LANES < weight.d_in ? load<Floats>(from + LANES) : Floats{});
+                store_two(row, load<Floats>(from),
+                          w * PER_WORD + LANES < weight.d_in ? load<Floats>(from + LANES) : Floats{});
                 x[i] = load<Words>(row);
             }
             transpose(x);
@@ -265,7 +276,8 @@ inline void unpack(const Sums& sums, const Weight& weight, float* to) {
 }
 
 // emit(n, k, vector along k) of the transpose of sums [k][n].
-template <class Emit> inline void transposed(const Sums& sums, long columns, Emit emit) {
+template <class Emit>
+inline void transposed(const Sums& sums, long columns, Emit emit) {
     for (long n = 0; n < columns; n += LANES)
         for (long k = 0; k < sums.rows; k += LANES) {
             Words x[LANES];
@@ -277,8 +289,7 @@ template <class Emit> inline void transposed(const Sums& sums, long columns, Emi
 
 // The gradient of a weight, from sums [d_in][d_out] in the packed order.
 inline void unpack_transposed(const Sums& sums, const Weight& weight, float* to) {
-    transposed(sums, weight.d_out,
-               [&](long n, long k, Floats x) { store(to + weight.row(n) * weight.d_in + k, x); });
+    transposed(sums, weight.d_out, [&](long n, long k, Floats x) { store(to + weight.row(n) * weight.d_in + k, x); });
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // Vectors of one machine register, whichever that is, of fp32 and of words.
 //
-// A word is 32 bits along the dimension that a product reduces: one fp32, or where BF16 is defined two neighbouring bf16,
-// which AVX512-BF16 and AMX multiply and add at once; see products.h. Sums are fp32.
+// A word is 32 bits along the dimension that a product reduces: one fp32, or where BF16 is defined two neighbouring
+// bf16, which AVX512-BF16 and AMX multiply and add at once; see products.h. Sums are fp32.
 
 #pragma once
 
@@ -25,20 +25,25 @@ constexpr long LANES = 4;
 typedef float Floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t Words __attribute__((vector_size(4 * LANES)));
 
-template <class To, class From> To bits(From x) {
+template <class To, class From>
+To bits(From x) {
     static_assert(sizeof(To) == sizeof(From));
     To y;
     std::memcpy(&y, &x, sizeof y);
     return y;
 }
 
-template <class Vector> Vector load(const void* at) {
+template <class Vector>
+Vector load(const void* at) {
     Vector x;
     std::memcpy(&x, at, sizeof x);
     return x;
 }
 
-template <class Vector> void store(void* at, Vector x) { std::memcpy(at, &x, sizeof x); }
+template <class Vector>
+void store(void* at, Vector x) {
+    std::memcpy(at, &x, sizeof x);
+}
 
 inline Words lane_numbers() {
     Words lane;
@@ -134,7 +139,8 @@ inline float largest_of(const float* row, long n) {
     return largest(most);
 }
 
-template <int32_t STEP> inline void swap_lanes(Words (&x)[LANES]) {
+template <int32_t STEP>
+inline void swap_lanes(Words (&x)[LANES]) {
     const Words lane = lane_numbers(), odd = (lane & STEP) != 0;
     const Words first = odd ? lane + LANES - STEP : lane, second = odd ? lane + LANES : lane + STEP;
     for (long i = 0; i < LANES; i += 2 * STEP)
@@ -144,7 +150,8 @@ template <int32_t STEP> inline void swap_lanes(Words (&x)[LANES]) {
         }
 }
 
-template <int32_t STEP = 1> inline void transpose(Words (&x)[LANES]) {
+template <int32_t STEP = 1>
+inline void transpose(Words (&x)[LANES]) {
     swap_lanes<STEP>(x);
     if constexpr (2 * STEP < LANES) transpose<2 * STEP>(x);
 }
@@ -161,8 +168,8 @@ void transpose(const int32_t* from, long rows, long columns, int32_t* to, long s
         }
 }
 
-// Memory that the next call uses again: the same requests in the same order get the same places. Copies of it go on from
-// where it stands, so that what is called many times takes its places once.
+// Memory that the next call uses again: the same requests in the same order get the same places. Copies of it go on
+// from where it stands, so that what is called many times takes its places once.
 class Buffer {
     size_t next_ = 0;
 
