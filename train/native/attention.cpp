@@ -136,7 +136,7 @@ void backward_layer(const Sizes& n, float eps, const Weights& w, const Element* 
             for (long i = 0; i < height(c); i++)
                 for (long j = 0; j < width(c); j++) store_row(da + (m + i) * D + column + j * LANES, c[i][j]);
         });
-        turned(dy, D, T, T, D, left, buffer);
+        turn(dy, T, D, left, buffer);
         pack_pairs(kept_y, D, n.length, T, D, y_pairs);
         add_to(output_pull, 0, left, t_words, y_pairs, t_words, D, D);
         for (long head = 0; head < n.heads(); head++) {
@@ -153,7 +153,7 @@ void backward_layer(const Sizes& n, float eps, const Weights& w, const Element* 
         }
         std::memset(d_qkv + n.length * 3 * D, 0, sizeof(Element) * (T - n.length) * 3 * D);
         norm_rows(stream, w.gain, eps, n.length, T, D, h);
-        turned(h, D, T, T, D, left, buffer);
+        turn(h, T, D, left, buffer);
         pack_pairs(d_qkv, 3 * D, T, T, 3 * D, d_qkv_pairs);
         add_to(qkv_pull, 0, left, t_words, d_qkv_pairs, t_words, D, 3 * D);
         product(d_qkv, 3 * words, qkv, 3 * words, T, D,

@@ -59,7 +59,7 @@ inline void combine(const int32_t* weights, long stride, const int32_t* pairs, l
     for (long m = 0; m < BLOCK; m += ROWS)
         for (long d = 0; d < K; d += WIDE * LANES) {
             Floats c[ROWS][WIDE];
-            set_product(c, weights + m * stride, stride, pairs + d, K, depth);
+            multiply(c, weights + m * stride, stride, pairs + d, K, depth);
             for (long i = 0; i < ROWS && start + m + i < out.length; i++)
                 for (long j = 0; j < WIDE; j++)
                     store_row(out.data + (start + m + i) * out.stride + d + j * LANES, c[i][j] * factors[m + i]);
@@ -81,7 +81,7 @@ void forward_head(Matrix q, Matrix k, Matrix v, Matrix y, float* logsumexp, Buff
         for (long m = 0; m < BLOCK; m += ROWS)
             for (long s = 0; s < stop; s += 2 * LANES) {
                 Floats c[ROWS][2];
-                set_product(c, q_rows + (start + m) * K_WORDS, K_WORDS, k_columns + s, stride, K_WORDS);
+                multiply(c, q_rows + (start + m) * K_WORDS, K_WORDS, k_columns + s, stride, K_WORDS);
                 for (long i = 0; i < ROWS; i++)
                     for (long j = 0; j < 2; j++) store(scores + (m + i) * stop + s + j * LANES, c[i][j] * scale);
             }
@@ -122,8 +122,8 @@ void backward_head(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, Matrix dq,
         for (long t = start; t < T; t += 2 * LANES)
             for (long m = 0; m < BLOCK; m += HALF) {
                 Floats c[HALF][2], e[HALF][2];
-                set_product(c, k_rows + (start + m) * K_WORDS, K_WORDS, q_columns + t, stride, K_WORDS);
-                set_product(e, v_rows + (start + m) * K_WORDS, K_WORDS, dy_columns + t, stride, K_WORDS);
+                multiply(c, k_rows + (start + m) * K_WORDS, K_WORDS, q_columns + t, stride, K_WORDS);
+                multiply(e, v_rows + (start + m) * K_WORDS, K_WORDS, dy_columns + t, stride, K_WORDS);
                 for (long j = 0; j < 2; j++) {
                     const Floats offset = load<Floats>(offsets + t + j * LANES),
                                  delta = load<Floats>(deltas + t + j * LANES);

@@ -113,10 +113,10 @@ void backward_layer(const Sizes& n, float eps, const Weights& w, const Element* 
                     store_pairs(a_pairs.at(t / PER_WORD, f), PANEL, first.a, second.a);
                 }
         });
-        turned(dy, D, T, T, D, left, buffer);
+        turn(dy, T, D, left, buffer);
         add_to(down_pull, 0, left, t_words, a_pairs, t_words, D, F);
         norm_rows(stream, w.gain, eps, here, T, D, h);
-        turned(h, D, T, T, D, left, buffer);
+        turn(h, T, D, left, buffer);
         add_to(gate_up_pull, 0, left, t_words, d_pairs, t_words, D, 2 * F);
         product(d_gate_up, 2 * f_words, gate_up_weight, 2 * f_words, T, D,
                 [&](long m, long column, auto& c) { store_sums(c, pull + m * D + column, D); });

@@ -69,23 +69,15 @@ INLINE void multiply_tiles(const int32_t* a, long a_bytes, const int32_t* b, lon
     if constexpr (LOW && WIDE) _tile_dpbf16ps(3, 5, 7);
 }
 
-template <bool ADD, long M, long N>
+// c = sum over `depth` words of A[m] . B[n]; strides in words.
+template <long M, long N>
 INLINE void multiply(Floats (&c)[M][N], const int32_t* a, long a_stride, const int32_t* b, long b_stride, long depth) {
     static_assert((M == 16 || M == 32) && (N == 1 || N == 2));
     constexpr bool LOW = M > 16, WIDE = N > 1;
-    constexpr long c_bytes = sizeof c[0];
-    if constexpr (ADD) {
-        asm volatile("" ::: "memory");
-        _tile_loadd(0, c, c_bytes);
-        if constexpr (WIDE) _tile_loadd(1, &c[0][1], c_bytes);
-        if constexpr (LOW) _tile_loadd(2, c[16], c_bytes);
-        if constexpr (LOW && WIDE) _tile_loadd(3, &c[16][1], c_bytes);
-    } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-    }
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
     long w = 0;
     for (; w + 16 <= depth; w += 16) multiply_tiles<LOW, WIDE>(a + w, 4 * a_stride, b + w * b_stride, 4 * b_stride);
     if (w < depth) {  // what does not fill a tile, with zeros beside it
@@ -94,6 +86,7 @@ INLINE void multiply(Floats (&c)[M][N], const int32_t* a, long a_stride, const i
         for (long i = w; i < depth; i++) std::memcpy(right[i - w], b + i * b_stride, sizeof right[0]);
         multiply_tiles<LOW, WIDE>(left[0], sizeof left[0], right[0], sizeof right[0]);
     }
+    constexpr long c_bytes = sizeof c[0];
     _tile_stored(0, c, c_bytes);
     if constexpr (WIDE) _tile_stored(1, &c[0][1], c_bytes);
     if constexpr (LOW) _tile_stored(2, c[16], c_bytes);
@@ -102,9 +95,9 @@ INLINE void multiply(Floats (&c)[M][N], const int32_t* a, long a_stride, const i
 #else
 struct Tiles {};
 
-template <bool ADD, long M, long N>
+template <long M, long N>
 INLINE void multiply(Floats (&c)[M][N], const int32_t* a, long a_stride, const int32_t* b, long b_stride, long depth) {
-    for (long m = 0; !ADD && m < M; m++)
+    for (long m = 0; m < M; m++)
         for (long n = 0; n < N; n++) c[m][n] = Floats{};
     for (long w = 0; w < depth; w++) {
         Words row[N];
@@ -114,20 +107,6 @@ INLINE void multiply(Floats (&c)[M][N], const int32_t* a, long a_stride, const i
     }
 }
 #endif
-
-// c = sum over `depth` words of A[m] . B[n]; strides in words.
-template <long M, long N>
-INLINE void set_product(Floats (&c)[M][N], const int32_t* a, long a_stride, const int32_t* b, long b_stride,
-                        long depth) {
-    multiply<false>(c, a, a_stride, b, b_stride, depth);
-}
-
-// c += the same.
-template <long M, long N>
-INLINE void add_product(Floats (&c)[M][N], const int32_t* a, long a_stride, const int32_t* b, long b_stride,
-                        long depth) {
-    multiply<true>(c, a, a_stride, b, b_stride, depth);
-}
 
 template <long M, long N>
 constexpr long height(const Floats (&)[M][N]) {
@@ -144,18 +123,14 @@ INLINE void store_sums(const Floats (&c)[M][N], float* to, long stride) {
     for (long i = 0; i < M; i++)
         for (long j = 0; j < N; j++) store(to + i * stride + j * LANES, c[i][j]);
 }
-template <long M, long N>
-INLINE void load_sums(Floats (&c)[M][N], const float* from, long stride) {
-    for (long i = 0; i < M; i++)
-        for (long j = 0; j < N; j++) c[i][j] = load<Floats>(from + i * stride + j * LANES);
-}
 
+// use(m, c) with each tile c of rows [from, until) of a panel of N vectors.
 template <long M, long N, class Use>
 INLINE void panel_product(const int32_t* a, long a_stride, const int32_t* b, long b_stride, long depth, long from,
                           long until, Use use) {
     for (long m = from; m < until; m += M) {
         Floats c[M][N];
-        set_product(c, a + m * a_stride, a_stride, b, b_stride, depth);
+        multiply(c, a + m * a_stride, a_stride, b, b_stride, depth);
         use(m, c);
     }
 }
@@ -216,13 +191,11 @@ inline void pack_pairs(const Element* data, long stride, long length, long padde
         }
 }
 
-// X^T as a left factor [k][t words], from rows as above; `padded` is a multiple of 32.
-inline int32_t* turned(const Element* data, long stride, long length, long padded, long width, int32_t* to,
-                       Buffer buffer) {
-    int32_t* pairs = buffer.words(padded / PER_WORD * width);
-    pack_pairs(data, stride, length, padded, width, in_rows(pairs, width));
-    transpose(pairs, padded / PER_WORD, width, to, padded / PER_WORD);
-    return to;
+// Of `length` dense rows, a multiple of 32, X^T as a left factor [k][t words].
+inline void turn(const Element* data, long length, long width, int32_t* to, Buffer buffer) {
+    int32_t* pairs = buffer.words(length / PER_WORD * width);
+    pack_pairs(data, width, length, length, width, in_rows(pairs, width));
+    transpose(pairs, length / PER_WORD, width, to, length / PER_WORD);
 }
 
 // A weight W (d_out, d_in) in fp32. Where `halves`, its rows are two halves, of which the packed order takes LANES rows
