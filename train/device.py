@@ -63,7 +63,7 @@ def release_memory() -> None:
 
 
 def compile_model(model: Transformer, dtype: torch.dtype, say: Callable[[str], None]) -> bool:
-    """Compiles one block and the head, with what `fuse_model` has for activations of `dtype`; further blocks reuse the first one's code.
+    """Makes the model fast for activations of `dtype`: by `fuse_model`, or one block and the head by torch, whose code further blocks reuse.
 
     Returns False, having said so, where there is no C++ compiler or compilation is turned off: the model runs eagerly.
     """

@@ -69,7 +69,7 @@ def has_compiler() -> bool:
 def fuses(model: ModelConfig) -> bool:
     """Whether this machine trains a model with our own C++ (`train/native`): on x86-64, with a compiler, where its dimensions fit.
 
-    On ARM nothing was measured, and a system's own products may be many times as fast as ours (Apple's are).
+    On ARM nothing was measured, and a system's own products may be many times as fast as ours.
     """
     fits = model.head_dim % FUSED_MULTIPLE == 0 and model.d_ff % FUSED_MULTIPLE == 0
     return fits and platform.machine() in ("x86_64", "AMD64") and has_compiler()
