@@ -10,7 +10,15 @@ import torch
 
 from ..models.config import ModelConfig
 from ..models.transformer import Transformer
-from .machine import NO_COMPILER, compiler_version, cpu_name, has_compiler, usable_cores
+from .machine import (
+    BROKEN_COMPILER,
+    NO_COMPILER,
+    compiler_version,
+    compiler_works,
+    cpu_name,
+    has_compiler,
+    usable_cores,
+)
 from .memory import micro_batch_tokens
 from .native.fuse import fuse_model
 from .settings import Precision
@@ -65,7 +73,7 @@ def release_memory() -> None:
 def compile_model(model: Transformer, dtype: torch.dtype, say: Callable[[str], None]) -> bool:
     """Makes the model fast for activations of `dtype`: by `fuse_model`, or one block and the head by torch, whose code further blocks reuse.
 
-    Returns False, having said so, where there is no C++ compiler or compilation is turned off: the model runs eagerly.
+    Returns False, having said so, where there is no C++ compiler that works or compilation is turned off: the model runs eagerly.
     """
     if os.environ.get("TORCHDYNAMO_DISABLE") == "1":
         say("torch.compile is turned off (TORCHDYNAMO_DISABLE=1): training runs eagerly")
@@ -75,6 +83,9 @@ def compile_model(model: Transformer, dtype: torch.dtype, say: Callable[[str], N
         return False
     if fuse_model(model, dtype, say):
         return True
+    if model.embedding.device.type == "cpu" and not compiler_works():  # torch would fail in the first step
+        say(BROKEN_COMPILER)
+        return False
     # More shapes than the limit would otherwise fall back to eager with only a log line.
     torch._dynamo.config.recompile_limit = 256
     torch._dynamo.config.accumulated_recompile_limit = 4096

@@ -24,6 +24,7 @@ from sixnd.train.divergence import MARGIN, PATIENCE, Diverged, LossWatch
 from sixnd.train.evaluate import HeldOutWindows, evaluate
 from sixnd.train.loop import RunError, train, train_step
 from sixnd.train.machine import has_compiler
+from sixnd.train.native.library import library
 from sixnd.train.optimizer import build_optimizer
 from sixnd.train.progress import Progress, TqdmListener
 from sixnd.train.spec import RunSpec
@@ -252,6 +253,28 @@ def test_without_a_compiler_it_runs_eagerly_and_says_so(
     record = train(run_spec, corpora=corpora, say=said.append)
     assert record.state == "done" and "eager" in record.device
     assert any("no C++ compiler" in line for line in said)
+
+
+@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler on this machine")
+@pytest.mark.parametrize("head_dim", [32, 8])
+def test_with_a_compiler_that_fails_it_runs_eagerly_and_says_so(
+    head_dim: int, run_spec: RunSpec, corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE")
+    monkeypatch.setenv("CXX", str(broken))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    library.cache_clear()
+    said: list[str] = []
+    try:
+        model = run_spec.model.model_copy(update={"head_dim": head_dim})
+        record = train(run_spec.model_copy(update={"model": model}), corpora=corpora, say=said.append)
+    finally:
+        library.cache_clear()
+    assert record.state == "done" and "eager" in record.device
+    assert sum("the C++ compiler fails" in line for line in said) == 1
 
 
 def test_contaminated_held_out_text_shows_in_the_loss(tmp_path: Path, run_spec: RunSpec) -> None:
