@@ -12,7 +12,7 @@ from sixnd.models.transformer import Block, Positions, Transformer, run_block, s
 from sixnd.train.device import compile_model, native_precision
 from sixnd.train.loop import DTYPES
 from sixnd.train.machine import fuses
-from sixnd.train.native.block import block_libraries, fused_block
+from sixnd.train.native.block import attention_library, fused_block
 from sixnd.train.native.fuse import fuse_model
 from sixnd.train.native.library import NotCompiled, library
 from torch import Tensor
@@ -218,7 +218,7 @@ def test_a_compiler_that_fails_is_told_once_and_training_goes_on(
         assert not list((tmp_path / "cache").rglob("*.so"))
         monkeypatch.setenv("CXX", "no-such-compiler")
         with pytest.raises(NotCompiled, match="no C\\+\\+ compiler"):
-            block_libraries(torch.float32, 32)
+            attention_library(torch.float32, 32)
     finally:
         library.cache_clear()
 

@@ -9,7 +9,7 @@
 
 #include "attention.h"
 
-#include "norm.h"
+#include "residual.h"
 
 namespace {
 
@@ -106,13 +106,7 @@ void forward_layer(const Sizes& n, float eps, const Weights& w, const Element* x
                          {y + head * K, D, n.length, T}, kept.logsumexp + (b * n.heads() + head) * n.length, buffer);
         }
         std::memcpy(kept.y + b * n.length * D, y, sizeof(Element) * n.length * D);
-        product(y, words, output, words, T, D, [&](long m, long column, auto& c) {
-            for (long i = 0; i < height(c) && m + i < n.length; i++)
-                for (long j = 0; j < width(c); j++) {
-                    const long at = (m + i) * D + column + j * LANES;
-                    store_row(to + at, load_row(stream + at) + c[i][j]);
-                }
-        });
+        residual_product(y, output, words, stream, n.length, T, D, to);
     }
 }
 
@@ -130,8 +124,7 @@ void backward_layer(const Sizes& n, float eps, const Weights& w, const Element* 
     for (long b = 0; b < n.batch; b++) {
         const Element* stream = x + b * n.length * D;
         Element *kept_qkv = kept.qkv + b * n.length * 3 * D, *kept_y = kept.y + b * n.length * D;
-        std::memcpy(dy, d_mid + b * n.length * D, sizeof(Element) * n.length * D);
-        std::memset(dy + n.length * D, 0, sizeof(Element) * (T - n.length) * D);
+        copy_rows(d_mid + b * n.length * D, n.length, T, D, dy);
         product(dy, words, output, words, T, D, [&](long m, long column, auto& c) {
             for (long i = 0; i < height(c); i++)
                 for (long j = 0; j < width(c); j++) store_row(da + (m + i) * D + column + j * LANES, c[i][j]);

@@ -16,13 +16,22 @@ from ...models.transformer import Block, Positions, Run, run_block
 from .library import address, library, packed
 
 
-def block_libraries(dtype: torch.dtype, head_dim: int) -> tuple[ctypes.CDLL, ctypes.CDLL]:
-    """`attention.cpp` and `mlp.cpp`, for a head_dim, width and d_ff that are multiples of 16.
+def attention_library(dtype: torch.dtype, head_dim: int) -> ctypes.CDLL:
+    """`attention.cpp`, for a head_dim that is a multiple of 16.
 
     Raises:
         NotCompiled: as `library`.
     """
-    return library("attention.cpp", dtype, f"-DHEAD_DIM={head_dim}"), library("mlp.cpp", dtype)
+    return library("attention.cpp", dtype, f"-DHEAD_DIM={head_dim}")
+
+
+def mlp_library(dtype: torch.dtype) -> ctypes.CDLL:
+    """`mlp.cpp`, for a width and d_ff that are multiples of 16.
+
+    Raises:
+        NotCompiled: as `library`.
+    """
+    return library("mlp.cpp", dtype)
 
 
 @cache
@@ -73,8 +82,7 @@ class AttentionLayer(torch.autograd.Function):
         logsumexp = x_BTD.new_empty(batch, width // (2 * cos_TK.shape[1]), length, dtype=torch.float32)
         kept = (x_BTD.new_empty(batch, length, 3 * width), torch.empty_like(y_BTD), logsumexp)
         weights = (gain_D, query_gain, key_gain, qkv, output, cos_TK, sin_TK)
-        attention, _ = block_libraries(x_BTD.dtype, 2 * cos_TK.shape[1])
-        attention.forward(
+        attention_library(x_BTD.dtype, 2 * cos_TK.shape[1]).forward(
             packed("l", batch, length, width),
             packed("f", eps),
             packed("P", *weights),
@@ -97,9 +105,8 @@ class AttentionLayer(torch.autograd.Function):
             torch.empty_like(qkv),
             torch.empty_like(output),
         )
-        attention, _ = block_libraries(x_BTD.dtype, 2 * cos_TK.shape[1])
         dy_BTD = dy_BTD.contiguous()
-        attention.backward(
+        attention_library(x_BTD.dtype, 2 * cos_TK.shape[1]).backward(
             packed("l", *x_BTD.shape),
             packed("f", ctx.eps),
             packed("P", *weights),
@@ -117,7 +124,7 @@ class MLPLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_BTD: Tensor, gain_D: Tensor, gate_up: Tensor, down: Tensor, eps: float) -> Tensor:
         y_BTD, gate_up_BTG = torch.empty_like(x_BTD), x_BTD.new_empty(*x_BTD.shape[:2], len(gate_up))
-        library("mlp.cpp", x_BTD.dtype).forward(
+        mlp_library(x_BTD.dtype).forward(
             packed("l", x_BTD.shape[:2].numel(), *down.shape),
             packed("f", eps),
             packed("P", gain_D, gate_up, down),
@@ -133,7 +140,7 @@ class MLPLayer(torch.autograd.Function):
         gain_D, gate_up, down = weights
         pulls = (torch.empty_like(x_BTD), torch.zeros_like(gain_D), torch.empty_like(gate_up), torch.empty_like(down))
         dy_BTD = dy_BTD.contiguous()
-        library("mlp.cpp", x_BTD.dtype).backward(
+        mlp_library(x_BTD.dtype).backward(
             packed("l", x_BTD.shape[:2].numel(), *down.shape),
             packed("f", ctx.eps),
             packed("P", *weights),

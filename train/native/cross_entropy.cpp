@@ -2,14 +2,14 @@
 // models/cross_entropy.py, whose formulas these are; and the scores of evaluation, see models/transformer.py. Powers of
 // two are kept undivided by their total, which goes into the factor that each token's row has anyway.
 //
-// T tokens, D width, V vocabulary. Logits exist for 32 tokens and their softmax for 64 at a time. Packed as in
-// attention.cpp: the table W[v][d] as columns [d words][v] and pairs [v words][d], the softmax of a strip P[t][v] as
+// T tokens, D width, V vocabulary. Logits exist for 32 tokens and their softmax for 128 at a time. Packed as in
+// attention.h: the table W[v][d] as columns [d words][v] and pairs [v words][d], the softmax of a strip P[t][v] as
 // rows and pairs.
 //
 // Compiled for bf16 where BF16 is defined, else for fp32; sums are fp32.
 
-#include "norm.h"
 #include "products.h"
+#include "residual.h"
 
 namespace {
 
@@ -76,8 +76,8 @@ void gradients_of(const Sizes& n, const Numbers& c, const Element* x, const floa
     Element* w = buffer.elements(V * D);
     const Right w_columns = columns_of(n, weight, w, buffer);
     int32_t* w_pairs = buffer.words(v_words * D);
-    int32_t *p_rows = buffer.words(STRIP * stride / PER_WORD), *p_pairs = buffer.words(t_words * stride),
-            *y_rows = buffer.words(STRIP * d_words);
+    int32_t *p_rows = buffer.words(STRIP * stride / PER_WORD), *p_pairs = buffer.words(t_words * stride);
+    Element* y = buffer.elements(STRIP * D);
     int32_t *scaled_pairs = buffer.words(t_words * D), *scaled_turned = buffer.words(t_words * D);
     float *logits = buffer.floats(BLOCK * stride), *pull = buffer.floats(STRIP * D);
     const Sums w_pull_turned = sums_of(buffer, D, V);
@@ -87,8 +87,7 @@ void gradients_of(const Sizes& n, const Numbers& c, const Element* x, const floa
     for (long start = 0; start < n.tokens; start += STRIP) {
         const long here = n.tokens - start < STRIP ? n.tokens - start : STRIP;
         float scales[STRIP], tops[STRIP], totals[STRIP], shares[STRIP];
-        Element* y = reinterpret_cast<Element*>(y_rows);
-        std::memset(y_rows, 0, sizeof(int32_t) * STRIP * d_words);
+        std::memset(y, 0, sizeof(Element) * STRIP * D);
         for (long t = 0; t < here; t++) {
             const Element* row = x + (start + t) * D;
             scales[t] = norm_scale(D, c.eps, [&](long d) { return load_row(row + d); });
@@ -96,7 +95,7 @@ void gradients_of(const Sizes& n, const Numbers& c, const Element* x, const floa
                 store_row(y + t * D + d, load_row(row + d) * scales[t] * load<Floats>(gain + d));
         }
         for (long m = 0; m < STRIP; m += BLOCK) {
-            product(y_rows + m * d_words, d_words, w_columns, d_words, BLOCK, V,
+            product(y + m * D, d_words, w_columns, d_words, BLOCK, V,
                     [&](long i, long v, auto& tile) { store_sums(tile, logits + i * stride + v, stride); });
             powers(logits, n.vocabulary, V, stride, p_rows + m * stride / PER_WORD, p_pairs + m / PER_WORD * stride,
                    tops + m, totals + m);

@@ -9,7 +9,7 @@ import torch
 from ...models.stack import StackedTransformer
 from ...models.transformer import Block, Transformer
 from ..machine import fuses
-from .block import block_libraries, fused_block
+from .block import attention_library, fused_block, mlp_library
 from .cross_entropy import cross_entropy_library, fused_cross_entropy, fused_scores
 from .library import DEFINED, NotCompiled
 
@@ -24,7 +24,8 @@ def fuse_model(model: Transformer, dtype: torch.dtype, say: Callable[[str], None
     if not possible or not fuses(model.config):
         return False
     try:
-        block_libraries(dtype, model.config.head_dim)
+        attention_library(dtype, model.config.head_dim)
+        mlp_library(dtype)
         cross_entropy_library(dtype)
     except NotCompiled as error:
         say(f"sixnd's own C++ does not compile here, training is slower: {error}")

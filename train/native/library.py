@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-w", "-fno-math-errno", "-march=native")
 GCC_FLAGS = ("-fno-tree-loop-distribute-patterns",)  # else it calls memset for loops over tiles of registers
 DEFINED = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
-HEADERS = ("vectors.h", "products.h", "norm.h", "attention.h")
+HEADERS = ("vectors.h", "products.h", "residual.h", "attention.h")
 
 
 class NotCompiled(RuntimeError):

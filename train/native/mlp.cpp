@@ -8,8 +8,8 @@
 //
 // Compiled for bf16 where BF16 is defined, else for fp32; see block.py.
 
-#include "norm.h"
 #include "products.h"
+#include "residual.h"
 
 namespace {
 
@@ -61,13 +61,7 @@ void forward_layer(const Sizes& n, float eps, const Weights& w, const Element* m
                 store_row(a + (m + i) * F + column / 2, c[i][0] * sigmoid(c[i][0]) * c[i][1]);
             }
         });
-        product(a, f_words, down, f_words, T, D, [&](long m, long column, auto& c) {
-            for (long i = 0; i < height(c) && m + i < here; i++)
-                for (long j = 0; j < width(c); j++) {
-                    const long at = (m + i) * D + column + j * LANES;
-                    store_row(to + at, load_row(stream + at) + c[i][j]);
-                }
-        });
+        residual_product(a, down, f_words, stream, here, T, D, to);
     }
 }
 
@@ -97,8 +91,7 @@ void backward_layer(const Sizes& n, float eps, const Weights& w, const Element* 
         const long here = n.strip(start), T = padded(here), t_words = T / PER_WORD;
         const Right a_pairs = in_panels(a_place, t_words), d_pairs = in_panels(d_place, t_words);
         const Element* stream = mid + start * D;
-        std::memcpy(dy, d_y + start * D, sizeof(Element) * here * D);
-        std::memset(dy + here * D, 0, sizeof(Element) * (T - here) * D);
+        copy_rows(d_y + start * D, here, T, D, dy);
         const Element none[PANEL] = {};  // gate and up of what follows the last token
         product(dy, words, down, words, T, F, [&](long m, long column, auto& c) {
             for (long i = 0; i < height(c); i += 2)

@@ -1,10 +1,11 @@
-// RMSNorm of rows (Zhang & Sennrich 2019, arXiv 1910.07467): y = x · scale · gain, scale = 1 / sqrt(mean x² + eps).
+// The residual stream, whose rows are dense, and RMSNorm of rows (Zhang & Sennrich 2019, arXiv 1910.07467): y = x ·
+// scale · gain, scale = 1 / sqrt(mean x² + eps).
 //
 // A row is anything that gives a vector of LANES at [d], for d in multiples of LANES up to `width`.
 
 #pragma once
 
-#include "vectors.h"
+#include "products.h"
 
 namespace {
 
@@ -30,6 +31,24 @@ inline void norm_rows(const Element* x, const float* gain, float eps, long lengt
             store_row(to + t * width + d, load_row(x + d) * scale * load<Floats>(gain + d));
     }
     std::memset(to + length * width, 0, sizeof(Element) * (padded - length) * width);
+}
+
+// Of `length` dense rows a copy, and zeros up to `padded`.
+inline void copy_rows(const Element* x, long length, long padded, long width, Element* to) {
+    std::memcpy(to, x, sizeof(Element) * length * width);
+    std::memset(to + length * width, 0, sizeof(Element) * (padded - length) * width);
+}
+
+// to = x + A . B, dense rows of the residual stream, of which there are `length`; A has `padded`.
+inline void residual_product(const Element* a, Right b, long depth, const Element* x, long length, long padded,
+                             long columns, Element* to) {
+    product(a, depth, b, depth, padded, columns, [&](long m, long column, auto& c) {
+        for (long i = 0; i < height(c) && m + i < length; i++)
+            for (long j = 0; j < width(c); j++) {
+                const long at = (m + i) * columns + column + j * LANES;
+                store_row(to + at, load_row(x + at) + c[i][j]);
+            }
+    });
 }
 
 // Of a row x and the gradient of y: emit(d, gradient of x); adds that of the gain. What is left of the pull across the
